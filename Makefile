@@ -1,0 +1,35 @@
+# Each target is a command that also works by hand. All of them install what is missing into .venv first.
+PYTHON := $(CURDIR)/.venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: demo test check bench lock format
+
+demo: $(INSTALLED)
+	@exec $(PYTHON) -m deploy.demo
+
+test: $(INSTALLED)
+	$(PYTHON) -m pytest
+
+check: $(INSTALLED)
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(CURDIR)/.venv/bin/lint-imports
+	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) -m deploy.missing_migrations
+	DJANGO_SECRET_KEY=$$($(PYTHON) -c "import secrets; print(secrets.token_urlsafe(64))") $(PYTHON) manage.py check --deploy --fail-level WARNING
+
+bench: $(INSTALLED)
+	$(PYTHON) -m bench
+
+format: $(INSTALLED)
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+# Pins the newest versions that pyproject.toml allows; needs uv (https://docs.astral.sh/uv/).
+lock:
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml --output-file requirements/production.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command "make lock" --all-extras --group dev pyproject.toml --output-file requirements/development.lock
+
+$(INSTALLED): requirements/development.lock
+	sh deploy/install.sh .venv requirements/development.lock
+	@touch $@

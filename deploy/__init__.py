@@ -1,0 +1,1 @@
+"""What runs the product: the demo here, images and manifests beside it."""

@@ -1,0 +1,161 @@
+"""Reads the process environment once, typed and checked.
+
+Every variable has a safe default or stops the process with one line that names it. Nothing else in the
+project reads ``os.environ``, apart from the Temporal SDK, which has its own documented variables
+(``TEMPORAL_ADDRESS`` and its siblings).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env, EnvError, ValidationError
+
+from scheduler_project import embedded
+
+MINIMUM_SECRET_KEY_LENGTH = 50
+MINIMUM_TOKEN_LENGTH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The configuration of one process. Durations carry their unit in the name."""
+
+    debug: bool
+    secret_key: str
+    allowed_hosts: tuple[str, ...]
+    https: bool
+    static_root: str
+    database: dict[str, Any]
+    uses_embedded_database: bool
+    temporal_task_queue: str
+    temporal_ui_url: str
+    runner_base_url: str
+    gateway_timeout_ms: int
+    runner_max_response_bytes: int
+    runner_service_tokens: tuple[str, ...]
+    registry_service_tokens: tuple[str, ...]
+    min_interval_seconds: int
+    max_schedules_per_install: int
+    max_payload_bytes: int
+    run_now_per_minute: int
+    host_api_writes_per_minute: int
+    worker_max_concurrent_runs: int
+    log_level: str
+
+
+def read_environment() -> Environment:
+    """Return the checked environment.
+
+    Raises ImproperlyConfigured with a one-line message that starts with the variable's name.
+    """
+    env = Env()
+    try:
+        return _read(env)
+    except EnvError as error:
+        raise ImproperlyConfigured(_one_line(error)) from error
+
+
+def _read(env: Env) -> Environment:
+    debug = env.bool("DJANGO_DEBUG", False)
+    database_url = env.str("DATABASE_URL", "")
+    return Environment(
+        debug=debug,
+        secret_key=env.str("DJANGO_SECRET_KEY", "", validate=_secret_key_rule(debug=debug)),
+        allowed_hosts=tuple(env.list("DJANGO_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])),
+        https=env.bool("DJANGO_HTTPS", not debug),
+        static_root=env.str("DJANGO_STATIC_ROOT", ""),
+        database=_parse_database_url(database_url),
+        uses_embedded_database=not database_url,
+        temporal_task_queue=env.str("TEMPORAL_TASK_QUEUE", "extension-schedules", validate=_not_blank),
+        temporal_ui_url=env.str("TEMPORAL_UI_URL", "", validate=_http_url_or_empty),
+        runner_base_url=env.str("RUNNER_BASE_URL", "http://localhost:8080", validate=_http_url).rstrip("/"),
+        gateway_timeout_ms=env.int("EXT_GATEWAY_TIMEOUT_MS", 30_000, validate=_between(1, 600_000)),
+        runner_max_response_bytes=env.int(
+            "EXT_RUNNER_MAX_RESPONSE_BYTES",
+            262_144,
+            validate=_between(1, 64 * 1024 * 1024),
+        ),
+        runner_service_tokens=_service_tokens(env, "RUNNER_SERVICE_TOKEN"),
+        registry_service_tokens=_service_tokens(env, "REGISTRY_SERVICE_TOKEN"),
+        min_interval_seconds=env.int("SCHEDULER_MIN_INTERVAL_SECONDS", 300, validate=_between(60, 31_536_000)),
+        max_schedules_per_install=env.int("SCHEDULER_MAX_PER_INSTALL", 50, validate=_between(1, 100_000)),
+        max_payload_bytes=env.int("SCHEDULER_MAX_PAYLOAD_BYTES", 102_400, validate=_between(2, 10_485_760)),
+        run_now_per_minute=env.int("SCHEDULER_RUN_NOW_PER_MINUTE", 5, validate=_between(1, 100_000)),
+        host_api_writes_per_minute=env.int("SCHEDULER_HOST_API_WRITES_PER_MINUTE", 10, validate=_between(1, 100_000)),
+        worker_max_concurrent_runs=env.int("WORKER_MAX_CONCURRENT_RUNS", 600, validate=_between(1, 10_000)),
+        log_level=env.str("LOG_LEVEL", "INFO", validate=_log_level),
+    )
+
+
+def _parse_database_url(url: str) -> dict[str, Any]:
+    scheme = urlsplit(url).scheme
+    if url and scheme not in {"postgres", "postgresql"}:
+        raise ValidationError('Environment variable "DATABASE_URL" invalid: it must start with postgresql://')
+    try:
+        parsed = dj_database_url.parse(
+            url or embedded.database_url(embedded.POSTGRES_DIRECTORY),
+            conn_health_checks=True,
+        )
+    except ValueError as error:
+        raise ValidationError('Environment variable "DATABASE_URL" invalid: not a PostgreSQL connection URL') from error
+    if not parsed.get("NAME"):
+        raise ValidationError('Environment variable "DATABASE_URL" invalid: it names no database')
+    return dict(parsed)
+
+
+def _service_tokens(env: Env, name: str) -> tuple[str, ...]:
+    tokens = tuple(token for token in (part.strip() for part in env.str(name, "").split(",")) if token)
+    if any(len(token) < MINIMUM_TOKEN_LENGTH for token in tokens):
+        raise ValidationError(
+            f'Environment variable "{name}" invalid: each token needs at least {MINIMUM_TOKEN_LENGTH} characters'
+        )
+    return tokens
+
+
+def _secret_key_rule(*, debug: bool) -> Callable[[str], None]:
+    def check(value: str) -> None:
+        if len(value) < MINIMUM_SECRET_KEY_LENGTH and not debug:
+            raise ValidationError(f"set it to at least {MINIMUM_SECRET_KEY_LENGTH} random characters")
+
+    return check
+
+
+def _between(lowest: int, highest: int) -> Callable[[int], None]:
+    def check(value: int) -> None:
+        if not lowest <= value <= highest:
+            raise ValidationError(f"{value} is not between {lowest} and {highest}")
+
+    return check
+
+
+def _not_blank(value: str) -> None:
+    if not value.strip():
+        raise ValidationError("it must not be blank")
+
+
+def _http_url(value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValidationError("it must be an http:// or https:// address")
+
+
+def _http_url_or_empty(value: str) -> None:
+    if value:
+        _http_url(value)
+
+
+def _log_level(value: str) -> None:
+    if value not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValidationError("it must be DEBUG, INFO, WARNING or ERROR")
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return re.sub(r"^Environment variable \"(\w+)\"", r"\1", text)

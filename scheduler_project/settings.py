@@ -1,0 +1,176 @@
+"""Django's settings, all of them derived from the environment. See docs/configuration.md for the variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+
+from scheduler_project import environment
+
+try:
+    ENVIRONMENT = environment.read_environment()
+except ImproperlyConfigured as error:
+    # One line instead of a stack: whoever starts a process with a wrong variable needs its name, not our code.
+    raise SystemExit(f"Configuration error: {error}") from None
+
+DEBUG = ENVIRONMENT.debug
+SECRET_KEY = ENVIRONMENT.secret_key or "insecure-development-key-" + "0" * 50
+ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "schedules",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "scheduler_project.urls"
+WSGI_APPLICATION = "scheduler_project.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# One pool for each process. A connection is taken for one request or one unit of a worker's work and given back,
+# so the size bounds what the process can hold however many runner calls wait.
+DATABASE_POOL_SIZE = 16
+DATABASES: dict[str, dict[str, Any]] = {"default": ENVIRONMENT.database}
+DATABASES["default"].setdefault("OPTIONS", {})
+DATABASES["default"]["OPTIONS"] |= {
+    "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5},
+    "connect_timeout": 5,
+}
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+# With a root, what collectstatic put there is served; without one, the packages' own files are.
+STATIC_ROOT = ENVIRONMENT.static_root or None
+WHITENOISE_USE_FINDERS = not ENVIRONMENT.static_root
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# The largest body that any endpoint has use for: a payload plus the members around it, or a manifest.
+DATA_UPLOAD_MAX_MEMORY_SIZE = ENVIRONMENT.max_payload_bytes * 2 + 1024 * 1024
+
+SECURE_SSL_REDIRECT = ENVIRONMENT.https
+SECURE_REDIRECT_EXEMPT = [r"^api/internal/"]  # services reach these inside the cluster, where TLS may end earlier
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
+SECURE_HSTS_SECONDS = 31_536_000 if ENVIRONMENT.https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = ENVIRONMENT.https
+SECURE_HSTS_PRELOAD = ENVIRONMENT.https
+SESSION_COOKIE_SECURE = ENVIRONMENT.https
+CSRF_COOKIE_SECURE = ENVIRONMENT.https
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "schedules.api.authentication.ApiKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["schedules.api.parsers.StrictJSONParser"],
+    "EXCEPTION_HANDLER": "schedules.api.errors.handle_exception",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+UNFOLD = {
+    "SITE_TITLE": "Extension scheduler",
+    "SITE_HEADER": "Extension scheduler",
+    "SHOW_HISTORY": False,
+}
+
+TEMPORAL_TASK_QUEUE = ENVIRONMENT.temporal_task_queue
+TEMPORAL_UI_URL = ENVIRONMENT.temporal_ui_url
+RUNNER_BASE_URL = ENVIRONMENT.runner_base_url
+EXT_GATEWAY_TIMEOUT_MS = ENVIRONMENT.gateway_timeout_ms
+EXT_RUNNER_MAX_RESPONSE_BYTES = ENVIRONMENT.runner_max_response_bytes
+RUNNER_SERVICE_TOKENS = ENVIRONMENT.runner_service_tokens
+REGISTRY_SERVICE_TOKENS = ENVIRONMENT.registry_service_tokens
+SCHEDULER_MIN_INTERVAL_SECONDS = ENVIRONMENT.min_interval_seconds
+SCHEDULER_MAX_PER_INSTALL = ENVIRONMENT.max_schedules_per_install
+SCHEDULER_MAX_PAYLOAD_BYTES = ENVIRONMENT.max_payload_bytes
+SCHEDULER_RUN_NOW_PER_MINUTE = ENVIRONMENT.run_now_per_minute
+SCHEDULER_HOST_API_WRITES_PER_MINUTE = ENVIRONMENT.host_api_writes_per_minute
+WORKER_MAX_CONCURRENT_RUNS = ENVIRONMENT.worker_max_concurrent_runs
+
+_SHARED_PROCESSORS: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {
+            "()": "structlog.stdlib.ProcessorFormatter",
+            "foreign_pre_chain": _SHARED_PROCESSORS,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        },
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
+    "loggers": {
+        "django.server": {"handlers": ["stderr"], "propagate": False},
+        "httpx": {"level": "WARNING"},
+        "httpcore": {"level": "WARNING"},
+    },
+}
+structlog.configure(
+    processors=[
+        *_SHARED_PROCESSORS,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)

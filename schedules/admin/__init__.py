@@ -1,0 +1,1 @@
+"""What administrators see in the browser. Every write goes through a service."""

@@ -1,0 +1,208 @@
+"""The host API: what the runner calls on behalf of an extension.
+
+A refusal by the rules of scheduling is an answer (HTTP 200, ``success: false``), because the runner drops the body
+of every other status. Statuses other than 2xx speak of the transport alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from django.conf import settings
+from django.db import transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from schedules import audit, limits, queries, services
+from schedules.api import errors, serializers
+from schedules.api.authentication import require_service_token
+from schedules.errors import (
+    NotFound,
+    PermissionDenied,
+    RefusedByRule,
+    SchedulingError,
+)
+from schedules.models import ExtensionInstall
+from schedules.services import ScheduleChanges
+
+RUNNER_HEADER: Final = "x-runner-auth"
+MANAGE_CAPABILITY: Final = "cap:scheduler.manage"
+_WRITES: Final = frozenset({"create", "update", "delete"})
+_SNAKE_TO_CAMEL: Final = {"endpoint_id": "endpointId"}
+
+# The type of each request member. None is allowed where a member can be cleared or left to its default.
+_MEMBER_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "scheduleId": (str,),
+    "endpoint": (str,),
+    "cron": (str,),
+    "timezone": (str, type(None)),
+    "enabled": (bool,),
+    "name": (str, type(None)),
+    "payload": (object,),
+}
+
+
+class TransportError(SchedulingError):
+    """The request cannot be read as one of the operations."""
+
+    code = "invalid"
+    status = 400
+
+
+class HostApiView(APIView):
+    """One route; the body's ``operation`` selects."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def get_exception_handler(
+        self,
+    ) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        """Errors of this API have the body that runners know: ``{error}``."""
+        return _handle_exception
+
+    def post(self, request: Request, install_id: str) -> Response:
+        """Check who calls, then what, then for whom; then do it."""
+        require_service_token(request, header=RUNNER_HEADER, tokens=settings.RUNNER_SERVICE_TOKENS)
+        body = request.data
+        if not isinstance(body, dict):
+            raise TransportError("The body must be a JSON object")
+        operation = body.get("operation")
+        handler = _OPERATIONS.get(operation) if isinstance(operation, str) else None
+        if handler is None:
+            raise TransportError(f"operation must be one of {', '.join(_OPERATIONS)}")
+        _check_types(body)
+        install = _find_install(install_id)
+        if MANAGE_CAPABILITY not in install.granted_caps:
+            raise PermissionDenied(f"The install was not granted {MANAGE_CAPABILITY}")
+        if operation not in _WRITES:
+            return handler(install, body)
+        _count_write(install)
+        try:
+            return handler(install, body)
+        except RefusedByRule as refusal:
+            return Response(_refusal_body(refusal))
+
+
+def _list(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    now = datetime.now(UTC)
+    rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
+    return Response({"schedules": [serializers.render_host_schedule(row, now=now) for row in rows]})
+
+
+def _get(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
+    rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
+    row = rows.filter(id=schedule_id).first() if schedule_id else None
+    return Response({"schedule": row and serializers.render_host_schedule(row, now=datetime.now(UTC))})
+
+
+def _create(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    schedule = services.create_schedule(
+        tenant_id=install.tenant_id,
+        install_id=install.id,
+        changes=_read_changes(body),
+        actor=_actor(install),
+    )
+    return Response({"success": True, "scheduleId": str(schedule.id)}, status=201)
+
+
+def _update(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
+    if schedule_id is None:
+        raise NotFound("Schedule not found")
+    services.update_schedule(
+        tenant_id=install.tenant_id,
+        install_id=install.id,
+        schedule_id=schedule_id,
+        changes=_read_changes(body),
+        actor=_actor(install),
+    )
+    return Response({"success": True})
+
+
+def _delete(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
+    if schedule_id is None:
+        raise NotFound("Schedule not found")
+    services.delete_schedule(
+        tenant_id=install.tenant_id,
+        install_id=install.id,
+        schedule_id=schedule_id,
+        actor=_actor(install),
+    )
+    return Response({"success": True})
+
+
+def _get_endpoints(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
+    endpoints = queries.endpoints_of(version_id=install.version_id)
+    return Response({"endpoints": [serializers.render_endpoint(endpoint) for endpoint in endpoints]})
+
+
+_OPERATIONS: Final[Mapping[str, Callable[[ExtensionInstall, Mapping[str, Any]], Response]]] = {
+    "list": _list,
+    "get": _get,
+    "create": _create,
+    "update": _update,
+    "delete": _delete,
+    "getEndpoints": _get_endpoints,
+}
+
+
+def _find_install(text: str) -> ExtensionInstall:
+    install_id = queries.parse_uuid(text)
+    install = (
+        ExtensionInstall.objects.defer("config", "secret_envelope").filter(id=install_id).first()
+        if install_id
+        else None
+    )
+    if install is None:
+        raise NotFound("Unknown install")
+    return install
+
+
+def _check_types(body: Mapping[str, Any]) -> None:
+    for name, types in _MEMBER_TYPES.items():
+        # bool is an int to Python and never a text; no member takes a number, so the plain check is exact.
+        if name in body and not isinstance(body[name], types):
+            raise TransportError(f"{name} has the wrong type")
+
+
+def _required_text(body: Mapping[str, Any], name: str) -> str:
+    if name not in body:
+        raise TransportError(f"{name} is missing")
+    return str(body[name])
+
+
+def _read_changes(body: Mapping[str, Any]) -> ScheduleChanges:
+    members = ("endpoint", "cron", "timezone", "enabled", "name", "payload")
+    return cast("ScheduleChanges", {name: body[name] for name in members if name in body})
+
+
+def _count_write(install: ExtensionInstall) -> None:
+    """Count the call before it is tried, in a transaction of its own: a refused write is a call like any other."""
+    with transaction.atomic():
+        limits.count_call(
+            tenant_id=install.tenant_id,
+            subject=f"host_api:{install.id}",
+            limit=settings.SCHEDULER_HOST_API_WRITES_PER_MINUTE,
+        )
+
+
+def _actor(install: ExtensionInstall) -> audit.Actor:
+    return audit.Actor(audit.Source.HOST_API, f"extension install {install.id}")
+
+
+def _refusal_body(refusal: RefusedByRule) -> dict[str, Any]:
+    fields = {_SNAKE_TO_CAMEL.get(name, name): text for name, text in refusal.fields.items()}
+    return {"success": False, "error": refusal.message, "fieldErrors": fields}
+
+
+def _handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
+    response = errors.handle_exception(error, context)
+    if response is not None:
+        response.data = {"error": response.data["message"]}
+    return response

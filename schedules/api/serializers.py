@@ -1,0 +1,218 @@
+"""Shapes of requests and answers. Types and presence are checked here, rules in the services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from schedules import payloads, queries
+from schedules.models import (
+    MAX_NAME_LENGTH,
+    MAX_PATH_LENGTH,
+    ApiEndpoint,
+    Schedule,
+    ScheduleRun,
+)
+
+
+class TextField(serializers.CharField):
+    """A JSON string, and nothing that could be turned into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Refuse other types instead of converting them."""
+        if not isinstance(data, str):
+            raise serializers.ValidationError("must be a text")
+        return super().to_internal_value(data)
+
+
+class FlagField(serializers.BooleanField):
+    """A JSON boolean, and nothing that could be read as one."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Refuse other types instead of converting them."""
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("must be true or false")
+        return data
+
+
+class StoredJSONField(serializers.JSONField):
+    """Any JSON value that can be stored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse what the database or the wire cannot hold."""
+        if problem := payloads.problem_with_json(data):
+            raise serializers.ValidationError(problem)
+        return data
+
+
+class ObjectField(StoredJSONField):
+    """A JSON object that can be stored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse other types."""
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("must be an object")
+        return super().to_internal_value(data)
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses members it does not know: a misspelt one would otherwise be lost without a word."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Check for unknown members before the known ones."""
+        if isinstance(data, Mapping):
+            unknown = sorted(str(name)[:64] for name in set(data) - set(self.fields))
+            if unknown:
+                raise serializers.ValidationError({name: ["is not a member of this request"] for name in unknown})
+        return super().to_internal_value(data)
+
+
+class ScheduleWrite(StrictSerializer):
+    """The writable members of a schedule, for create and update."""
+
+    endpoint = TextField(required=False, max_length=MAX_PATH_LENGTH + 16)
+    endpoint_id = serializers.UUIDField(required=False)
+    name = TextField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_NAME_LENGTH * 2,
+    )
+    cron = TextField(required=False, allow_blank=True, max_length=1024, trim_whitespace=False)
+    timezone = TextField(required=False, allow_null=True, max_length=256)
+    enabled = FlagField(required=False)
+    payload = serializers.JSONField(required=False, allow_null=True)
+
+
+class RunNowRequest(StrictSerializer):
+    """The body of a run-now request."""
+
+    payload = serializers.JSONField(required=False, allow_null=True)
+
+
+class TenantPut(StrictSerializer):
+    """The body of a tenant's registration."""
+
+    name = TextField(max_length=MAX_NAME_LENGTH)
+    timezone = TextField(required=False, default="UTC", max_length=256)
+
+
+class ExtensionPut(StrictSerializer):
+    """The body of a registry entry."""
+
+    publisher = TextField(max_length=MAX_NAME_LENGTH)
+    name = TextField(max_length=MAX_NAME_LENGTH)
+
+
+class VersionPut(StrictSerializer):
+    """The body of a published version."""
+
+    version_id = serializers.UUIDField(required=False, allow_null=True)
+    content_hash = serializers.RegexField(r"^[A-Za-z0-9+/=:_.-]+$", max_length=128)
+    manifest = ObjectField()
+
+
+class InstallPut(StrictSerializer):
+    """The body of an install."""
+
+    install_id = serializers.UUIDField(required=False, allow_null=True)
+    version = TextField(max_length=64)
+    is_enabled = FlagField(required=False, default=True)
+    config = ObjectField(required=False, default=dict)
+    granted_caps = serializers.ListField(child=TextField(max_length=MAX_NAME_LENGTH), required=False, default=list)
+    secret_envelope = ObjectField(required=False, allow_null=True, default=None)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC, or None."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def render_endpoint(endpoint: ApiEndpoint) -> dict[str, Any]:
+    """An endpoint as both APIs show it."""
+    return {
+        "id": str(endpoint.id),
+        "method": endpoint.method,
+        "path": endpoint.path,
+        "handler": endpoint.handler,
+        "schedulable": endpoint.schedulable,
+    }
+
+
+def render_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
+    """A schedule as the admin API shows it."""
+    return {
+        "id": str(schedule.id),
+        "install_id": str(schedule.install_id),
+        "endpoint_id": str(schedule.endpoint_id) if schedule.endpoint_id else None,
+        "endpoint_method": schedule.endpoint_method,
+        "endpoint_path": schedule.endpoint_path,
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "disabled_reason": schedule.disabled_reason or None,
+        "payload": schedule.payload,
+        "revision": schedule.revision,
+        "sync_state": schedule.sync_state,
+        "sync_error": schedule.sync_error or None,
+        "next_run_at": rfc3339(queries.next_slot_of(schedule, after=now)),
+        "last_run_at": rfc3339(schedule.last_run_at),
+        "last_run_status": schedule.last_run_status or None,
+        "last_error": schedule.last_error or None,
+        "created_at": rfc3339(schedule.created_at),
+        "updated_at": rfc3339(schedule.updated_at),
+    }
+
+
+def render_host_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
+    """A schedule as the host API shows it to the extension (``ScheduleInfo``)."""
+    return {
+        "id": str(schedule.id),
+        "endpointPath": schedule.endpoint_path,
+        "endpointMethod": schedule.endpoint_method,
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "payload": schedule.payload,
+        "lastRunAt": rfc3339(schedule.last_run_at),
+        "lastRunStatus": schedule.last_run_status or None,
+        "lastError": schedule.last_error or None,
+        "createdAt": rfc3339(schedule.created_at),
+        "nextRunAt": rfc3339(queries.next_slot_of(schedule, after=now)),
+        "syncState": schedule.sync_state,
+    }
+
+
+def render_run(run: ScheduleRun) -> dict[str, Any]:
+    """A run as the admin API shows it."""
+    return {
+        "id": str(run.id),
+        "schedule_id": str(run.schedule_id),
+        "status": run.status,
+        "reason": run.reason or None,
+        "trigger": run.trigger,
+        "slot": rfc3339(run.slot),
+        "created_at": rfc3339(run.created_at),
+        "started_at": rfc3339(run.started_at),
+        "finished_at": rfc3339(run.finished_at),
+        "duration_ms": run.duration_ms,
+        "lateness_ms": run.lateness_ms,
+        "attempts": run.attempts,
+        "attempt_log": run.attempt_log,
+        "version": run.version_name or None,
+        "content_hash": run.content_hash or None,
+        "endpoint_method": run.endpoint_method or None,
+        "endpoint_path": run.endpoint_path or None,
+        "schedule_revision": run.schedule_revision,
+        "actor": run.actor or None,
+        "http_status": run.http_status,
+        "error": run.error or None,
+        "response_bytes": run.response_bytes,
+        "workflow_id": run.workflow_id or None,
+        "workflow_run_id": run.workflow_run_id or None,
+    }

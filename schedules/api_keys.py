@@ -1,0 +1,94 @@
+"""API keys: made and shown once, stored as a digest, looked up by tenant and digest.
+
+The key's text carries the tenant's id, so that the lookup begins with the tenant like every other query. The secret
+has 256 random bits, which is why a plain SHA-256 is enough: there is nothing to guess that a slow hash would protect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from schedules import audit, queries
+from schedules.models import ApiKey, Role
+
+_MARK: Final = "esk"
+_SHOWN_CHARACTERS: Final = 12
+_LAST_USED_PRECISION: Final = timedelta(minutes=1)
+
+
+def create_key(
+    *,
+    tenant_id: UUID,
+    name: str,
+    role: Role,
+    actor: audit.Actor,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Create a key; returns its row and its text, which cannot be had again."""
+    secret = secrets.token_urlsafe(32)
+    text = f"{_MARK}_{tenant_id.hex}_{secret}"
+    with transaction.atomic():
+        key = ApiKey.objects.create(
+            tenant_id=tenant_id,
+            name=name,
+            role=role,
+            prefix=secret[:_SHOWN_CHARACTERS],
+            digest=_digest(secret),
+            expires_at=expires_at,
+        )
+        audit.record(
+            actor=actor,
+            action="api_key.created",
+            subject_type="api_key",
+            subject_id=key.id,
+            tenant_id=tenant_id,
+            after={"name": name, "role": role, "prefix": key.prefix},
+        )
+    return key, text
+
+
+def find_key(text: str) -> ApiKey | None:
+    """The valid key with this text, or None. Notes its use, to the minute."""
+    mark, _, rest = text.partition("_")
+    tenant_hex, _, secret = rest.partition("_")
+    tenant_id = queries.parse_uuid(tenant_hex)
+    if mark != _MARK or tenant_id is None or not secret:
+        return None
+    key = (
+        ApiKey.objects.filter(tenant_id=tenant_id, digest=_digest(secret), revoked_at__isnull=True)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()))
+        .annotate(is_stale=Q(last_used_at__isnull=True) | Q(last_used_at__lt=Now() - _LAST_USED_PRECISION))
+        .first()
+    )
+    if key is not None and key.is_stale:
+        ApiKey.objects.filter(tenant_id=tenant_id, id=key.id).update(last_used_at=Now())
+    return key
+
+
+def revoke_key(*, key: ApiKey, actor: audit.Actor) -> None:
+    """End a key at once; a repeat changes nothing."""
+    with transaction.atomic():
+        revoked = ApiKey.objects.filter(tenant_id=key.tenant_id, id=key.id, revoked_at__isnull=True).update(
+            revoked_at=Now()
+        )
+        if revoked:
+            audit.record(
+                actor=actor,
+                action="api_key.revoked",
+                subject_type="api_key",
+                subject_id=key.id,
+                tenant_id=key.tenant_id,
+                before={"name": key.name, "prefix": key.prefix},
+            )
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

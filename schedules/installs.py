@@ -1,0 +1,340 @@
+"""The registry: tenants, extensions, versions and installs, as the platform's own services bring them in.
+
+Every call is idempotent: the same call twice changes nothing the second time, and writes no second audit row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from schedules import audit, convergence, cron, manifests, remap, services
+from schedules.errors import Conflict, InvalidFields, NotFound
+from schedules.models import (
+    ApiEndpoint,
+    ApiKey,
+    Extension,
+    ExtensionInstall,
+    ExtensionVersion,
+    RateWindowEntry,
+    Schedule,
+    ScheduleRun,
+    Tenant,
+    TenantMembership,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """A stored version and what its manifest's reading left out."""
+
+    version: ExtensionVersion
+    endpoint_count: int
+    skipped: tuple[manifests.SkippedMember, ...]
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InstallState:
+    """What the platform says of a tenant's install."""
+
+    version: str
+    is_enabled: bool
+    config: Mapping[str, Any]
+    granted_caps: list[str]
+    secret_envelope: Mapping[str, Any] | None
+    install_id: UUID | None = None
+
+
+def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor) -> Tenant:
+    """Create or change a tenant. Raises InvalidFields for an unknown zone."""
+    try:
+        zone = cron.parse_zone(timezone).key
+    except cron.CronError as error:
+        raise InvalidFields.from_fields({"timezone": str(error)}) from error
+    values = {"name": name, "timezone": zone}
+    with transaction.atomic():
+        tenant, created = Tenant.objects.select_for_update().get_or_create(id=tenant_id, defaults=values)
+        before = None if created else {"name": tenant.name, "timezone": tenant.timezone}
+        if before == values:
+            return tenant
+        tenant.name, tenant.timezone = name, zone
+        tenant.save()
+        _record(
+            actor,
+            "tenant.put",
+            "tenant",
+            tenant_id,
+            tenant_id,
+            before=before,
+            after=values,
+        )
+    return tenant
+
+
+def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
+    """Remove everything of a tenant, its mirrors included. A repeat is fine: there is nothing left to remove."""
+    with transaction.atomic():
+        tenant = Tenant.objects.select_for_update().filter(id=tenant_id).first()
+        if tenant is None:
+            return
+        installs = ExtensionInstall.objects.select_for_update().filter(tenant=tenant).order_by("id")
+        for install in installs:
+            services.remove_rows(list(Schedule.objects.filter(tenant=tenant, install=install)))
+        ScheduleRun.objects.filter(tenant=tenant).delete()
+        installs.delete()
+        RateWindowEntry.objects.filter(tenant_id=tenant_id).delete()
+        ApiKey.objects.filter(tenant=tenant).delete()
+        TenantMembership.objects.filter(tenant=tenant).delete()
+        _record(
+            actor,
+            "tenant.deleted",
+            "tenant",
+            tenant_id,
+            tenant_id,
+            before={"name": tenant.name},
+        )
+        tenant.delete()
+
+
+def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.Actor) -> Extension:
+    """Create or rename a registry entry. Raises Conflict where another entry has that publisher and name."""
+    values = {"publisher": publisher, "name": name}
+    try:
+        with transaction.atomic():
+            extension, created = Extension.objects.select_for_update().get_or_create(id=registry_id, defaults=values)
+            before = None if created else {"publisher": extension.publisher, "name": extension.name}
+            if before == values:
+                return extension
+            extension.publisher, extension.name = publisher, name
+            extension.save()
+            _record(
+                actor,
+                "extension.put",
+                "extension",
+                registry_id,
+                None,
+                before=before,
+                after=values,
+            )
+    except IntegrityError as error:
+        raise Conflict(f"Another extension is already called {publisher}.{name}") from error
+    return extension
+
+
+def put_version(
+    *,
+    registry_id: UUID,
+    version: str,
+    version_id: UUID | None,
+    content_hash: str,
+    manifest: Mapping[str, Any],
+    actor: audit.Actor,
+) -> PublishedVersion:
+    """Store a version and materialise its endpoints.
+
+    Raises NotFound for an unknown extension and Conflict where the version exists with other content.
+    """
+    read = manifests.read_manifest(manifest)
+    with transaction.atomic():
+        extension = _lock_extension(registry_id)
+        existing = ExtensionVersion.objects.filter(extension=extension, version=version).first()
+        if existing is not None:
+            same = existing.content_hash == content_hash and existing.manifest == dict(manifest)
+            if not same or version_id not in {None, existing.id}:
+                raise Conflict(f"Version {version} exists with other content, and a version's content never changes")
+            return PublishedVersion(existing, len(read.endpoints), read.skipped, created=False)
+        if version_id is not None and ExtensionVersion.objects.filter(id=version_id).exists():
+            raise Conflict("version_id belongs to another version")
+        stored = ExtensionVersion(
+            extension=extension,
+            version=version,
+            content_hash=content_hash,
+            manifest=dict(manifest),
+            capabilities=list(read.capabilities),
+        )
+        if version_id is not None:
+            stored.id = version_id
+        stored.save(force_insert=True)
+        ApiEndpoint.objects.bulk_create(
+            ApiEndpoint(
+                version=stored,
+                method=endpoint.method,
+                path=endpoint.path,
+                handler=endpoint.handler,
+                schedulable=endpoint.schedulable,
+                unschedulable_reason=endpoint.unschedulable_reason,
+            )
+            for endpoint in read.endpoints
+        )
+        after = {
+            "version": version,
+            "content_hash": content_hash,
+            "endpoints": len(read.endpoints),
+        }
+        _record(actor, "version.put", "version", stored.id, None, after=after)
+    return PublishedVersion(stored, len(read.endpoints), read.skipped, created=True)
+
+
+def delete_version(*, registry_id: UUID, version: str, actor: audit.Actor) -> None:
+    """Remove a version and its endpoints; a repeat is fine.
+
+    Raises Conflict while an install runs it or a schedule points at one of its endpoints.
+    """
+    with transaction.atomic():
+        # Installs take their version under the same lock, so none can take this one meanwhile.
+        extension = _lock_extension(registry_id)
+        stored = ExtensionVersion.objects.filter(extension=extension, version=version).first()
+        if stored is None:
+            return
+        if ExtensionInstall.objects.filter(version=stored).exists():
+            raise Conflict(f"Version {version} is installed")
+        if Schedule.objects.filter(endpoint__version=stored).exists():
+            raise Conflict(f"A schedule refers to an endpoint of version {version}")
+        ApiEndpoint.objects.filter(version=stored).delete()
+        before = {"version": version, "content_hash": stored.content_hash}
+        _record(actor, "version.deleted", "version", stored.id, None, before=before)
+        stored.delete()
+
+
+def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, actor: audit.Actor) -> ExtensionInstall:
+    """Install an extension for a tenant, or change its install.
+
+    Another version carries the install's schedules over, all of them or none. Disabling pauses the mirrors and
+    leaves the schedules as they are. Raises NotFound, Conflict, RemapFailed.
+    """
+    with transaction.atomic():
+        if not Tenant.objects.filter(id=tenant_id).exists():
+            raise NotFound("Tenant not found")
+        extension = _lock_extension(registry_id)
+        version = ExtensionVersion.objects.filter(extension=extension, version=state.version).first()
+        if version is None:
+            raise NotFound(f"The extension has no version {state.version}")
+        install = ExtensionInstall.objects.select_for_update().filter(tenant_id=tenant_id, extension=extension).first()
+        if install is None:
+            return _create_install(tenant_id, extension, version, state, actor)
+        if state.install_id not in {None, install.id}:
+            raise Conflict("The tenant has this extension under another install_id")
+        before = _describe_install(install)
+        if install.version_id != version.id:
+            remap.apply_version(install=install, version=version)
+        was_enabled = install.is_enabled
+        hidden_before = (install.config, install.secret_envelope)
+        _set_state(install, state)
+        after = _describe_install(install)
+        values_changed = hidden_before != (install.config, install.secret_envelope)
+        if before == after and not values_changed:
+            return install
+        install.save()
+        if was_enabled != install.is_enabled:
+            _repush_all(install)
+        after["values_changed"] = values_changed
+        _record(
+            actor,
+            "install.put",
+            "install",
+            install.id,
+            tenant_id,
+            before=before,
+            after=after,
+        )
+    return install
+
+
+def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) -> None:
+    """Uninstall: schedules and mirrors go, runs and audit stay. A repeat is fine."""
+    with transaction.atomic():
+        install = (
+            ExtensionInstall.objects.select_for_update().filter(tenant_id=tenant_id, extension_id=registry_id).first()
+        )
+        if install is None:
+            return
+        schedules = list(Schedule.objects.filter(tenant_id=tenant_id, install=install))
+        services.remove_rows(schedules)
+        before = _describe_install(install) | {"schedules": len(schedules)}
+        _record(actor, "install.deleted", "install", install.id, tenant_id, before=before)
+        install.delete()
+
+
+def _lock_extension(registry_id: UUID) -> Extension:
+    extension = Extension.objects.select_for_update().filter(id=registry_id).first()
+    if extension is None:
+        raise NotFound("Extension not found")
+    return extension
+
+
+def _create_install(
+    tenant_id: UUID,
+    extension: Extension,
+    version: ExtensionVersion,
+    state: InstallState,
+    actor: audit.Actor,
+) -> ExtensionInstall:
+    install = ExtensionInstall(tenant_id=tenant_id, extension=extension, version=version)
+    if state.install_id is not None:
+        if ExtensionInstall.objects.filter(id=state.install_id).exists():
+            raise Conflict("install_id belongs to another install")
+        install.id = state.install_id
+    _set_state(install, state)
+    install.save(force_insert=True)
+    _record(
+        actor,
+        "install.put",
+        "install",
+        install.id,
+        tenant_id,
+        after=_describe_install(install),
+    )
+    return install
+
+
+def _set_state(install: ExtensionInstall, state: InstallState) -> None:
+    install.is_enabled = state.is_enabled
+    install.config = dict(state.config)
+    install.granted_caps = list(manifests.normalise_capabilities(state.granted_caps))
+    install.secret_envelope = None if state.secret_envelope is None else dict(state.secret_envelope)
+
+
+def _describe_install(install: ExtensionInstall) -> dict[str, Any]:
+    """What of an install the audit trail may hold: the names of its configuration and never the values."""
+    return {
+        "version": install.version.version,
+        "is_enabled": install.is_enabled,
+        "config_members": sorted(install.config),
+        "granted_caps": install.granted_caps,
+    }
+
+
+def _repush_all(install: ExtensionInstall) -> None:
+    rows = Schedule.objects.filter(tenant_id=install.tenant_id, install=install)
+    rows.update(generation=F("generation") + 1, changed_at=Now(), sync_error="")
+    pushes = list(rows.order_by("id").values_list("tenant_id", "id"))
+    transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))
+
+
+def _record(
+    actor: audit.Actor,
+    action: str,
+    subject_type: str,
+    subject_id: UUID,
+    tenant_id: UUID | None,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    audit.record(
+        actor=actor,
+        action=action,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        tenant_id=tenant_id,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,1 @@
+"""What operators call from the command line."""

@@ -1,0 +1,57 @@
+"""What a payload may be, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from django.conf import settings
+
+MAX_DEPTH: Final = 100
+# An escaped NUL and not an escaped backslash before "u0000": jsonb cannot hold the former.
+_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def problem_with_payload(payload: Any) -> str:
+    """What is wrong with a payload, or an empty text. None is no payload and fine."""
+    if payload is None:
+        return ""
+    if not isinstance(payload, dict | list):
+        return "payload must be a JSON object or array"
+    if problem := problem_with_json(payload):
+        return f"payload {problem}"
+    size, limit = (
+        len(encode_payload(payload)),
+        int(settings.SCHEDULER_MAX_PAYLOAD_BYTES),
+    )
+    if size > limit:
+        return f"payload is {size} bytes as compact JSON, at most {limit} are allowed"
+    return ""
+
+
+def problem_with_json(value: Any) -> str:
+    """Why a decoded JSON value cannot be stored or sent on, or an empty text."""
+    if _depth(value) > MAX_DEPTH:
+        return f"is nested deeper than {MAX_DEPTH} levels"
+    try:
+        encoded = encode_payload(value)
+    except ValueError:
+        return "holds a number or a text that JSON cannot carry"
+    if _NUL_ESCAPE.search(encoded):
+        return "holds a NUL character, which cannot be stored"
+    return ""
+
+
+def encode_payload(payload: Any) -> bytes:
+    """A payload as compact UTF-8 JSON: what is counted against the limit and what the runner is sent."""
+    return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and arrays are nested."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth

@@ -1,0 +1,143 @@
+"""Reads, each scoped to who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import Concat
+
+from schedules import cron, manifests
+from schedules.errors import Conflict, InvalidFields, NotFound
+from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, ScheduleRun
+
+ENDPOINT_REFUSED = "Endpoint not found or not schedulable"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSelector:
+    """What a caller names an endpoint by: a path, and the method unless it leaves that open."""
+
+    method: str | None
+    path: str
+
+
+def parse_endpoint_selector(text: str) -> EndpointSelector:
+    """Read ``"METHOD /path"`` or a path alone; raises ValueError where it is neither."""
+    first, _, rest = text.strip().partition(" ")
+    if rest and not first.startswith("/"):
+        return EndpointSelector(manifests.normalise_method(first), manifests.normalise_path(rest))
+    if not first:
+        raise ValueError('write "METHOD /path" or a path')
+    return EndpointSelector(None, manifests.normalise_path(text))
+
+
+def find_install(*, tenant_ids: Sequence[UUID] | None, extension_ref: str) -> ExtensionInstall:
+    """The install that ``extension_ref`` names: a registry id, a slug ``publisher.name`` or an install id.
+
+    Only within ``tenant_ids`` (None: anywhere). Raises NotFound, and Conflict where several tenants of the caller
+    have the extension.
+    """
+    installs = (
+        ExtensionInstall.objects.select_related("tenant", "extension", "version")
+        .defer("config", "secret_envelope", "version__manifest")
+        .order_by("id")
+    )
+    if tenant_ids is not None:
+        installs = installs.filter(tenant_id__in=tenant_ids)
+    if (ref := parse_uuid(extension_ref)) is not None:
+        installs = installs.filter(Q(id=ref) | Q(extension_id=ref))
+    elif "\x00" in extension_ref:
+        raise NotFound("Extension not found")
+    else:
+        slug = Concat("extension__publisher", Value("."), "extension__name")
+        installs = installs.annotate(slug=slug).filter(slug=extension_ref)
+    found = list(installs[:2])
+    if not found:
+        raise NotFound("Extension not found")
+    exact = [install for install in found if install.id == ref]
+    if len(found) > 1 and not exact:
+        raise Conflict("Several of your tenants have this extension, name the install by its install id")
+    return (exact or found)[0]
+
+
+def parse_uuid(text: str) -> UUID | None:
+    """The UUID that a text spells, or None."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def schedules_of(*, tenant_id: UUID, install_id: UUID) -> QuerySet[Schedule]:
+    """The schedules of one install, oldest first."""
+    return Schedule.objects.filter(tenant_id=tenant_id, install_id=install_id).order_by("created_at", "id")
+
+
+def find_schedule(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID) -> Schedule:
+    """One schedule of one install; raises NotFound, also where it belongs to another."""
+    schedule = schedules_of(tenant_id=tenant_id, install_id=install_id).filter(id=schedule_id).first()
+    if schedule is None:
+        raise NotFound("Schedule not found")
+    return schedule
+
+
+def runs_of(*, tenant_id: UUID, install_id: UUID) -> QuerySet[ScheduleRun]:
+    """The runs of one install, newest slot first."""
+    return ScheduleRun.objects.filter(tenant_id=tenant_id, install_id=install_id).order_by("-slot", "-id")
+
+
+def find_run(*, tenant_id: UUID, install_id: UUID, run_id: UUID) -> ScheduleRun:
+    """One run of one install by its invocation id; raises NotFound."""
+    run = runs_of(tenant_id=tenant_id, install_id=install_id).filter(id=run_id).first()
+    if run is None:
+        raise NotFound("Run not found")
+    return run
+
+
+def endpoints_of(*, version_id: UUID) -> list[ApiEndpoint]:
+    """The endpoints that a version declares, by path and method."""
+    return list(ApiEndpoint.objects.filter(version_id=version_id).order_by("path", "method"))
+
+
+def find_endpoint(*, version_id: UUID, selector: str) -> ApiEndpoint:
+    """The endpoint that ``selector`` names in a version, schedulable or not.
+
+    Raises InvalidFields where there is none, and where a path alone matches more than one method.
+    """
+    try:
+        wanted = parse_endpoint_selector(selector)
+    except ValueError as error:
+        raise InvalidFields.from_fields({"endpoint": f"{ENDPOINT_REFUSED}: {error}"}) from error
+    matches = list(ApiEndpoint.objects.filter(version_id=version_id, path=wanted.path))
+    if wanted.method is not None:
+        matches = [endpoint for endpoint in matches if endpoint.method == wanted.method]
+    else:
+        # A path alone means the one method that could be meant, as long as there is only one.
+        matches = [endpoint for endpoint in matches if endpoint.schedulable] or matches
+    if not matches:
+        raise InvalidFields.from_fields(
+            {"endpoint": f"{ENDPOINT_REFUSED}: this version has no {selector.strip()[:200]}"}
+        )
+    if len(matches) > 1:
+        choices = " or ".join(f'"{endpoint}"' for endpoint in matches)
+        raise InvalidFields.from_fields({"endpoint": f"{ENDPOINT_REFUSED}: the path is ambiguous, write {choices}"})
+    return matches[0]
+
+
+def next_slot_of(schedule: Schedule, *, after: datetime) -> datetime | None:
+    """When the schedule is due next, or None while it is disabled. The install's state is not looked at."""
+    if not schedule.enabled:
+        return None
+    return cron.next_slot(cron.parse(schedule.cron), cron.parse_zone(schedule.timezone), after=after)
+
+
+def visible_tenants(user: Any) -> Sequence[UUID] | None:
+    """The tenants whose objects the user may read; None means all of them (superusers)."""
+    if user.is_superuser:
+        return None
+    return list(user.tenant_memberships.filter(is_active=True).values_list("tenant_id", flat=True))

@@ -1,0 +1,373 @@
+"""Every write of schedules: create, update, enable, disable, delete.
+
+A write locks the install's row, checks every rule, writes row, audit and generation in one transaction, and asks
+convergence to push the mirror once that has committed. It succeeds whether or not Temporal answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, TypedDict, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from schedules import audit, convergence, cron, payloads, queries
+from schedules.errors import (
+    InstallDisabled,
+    InvalidFields,
+    NameInUse,
+    NotFound,
+    StaleRevision,
+    TooManySchedules,
+)
+from schedules.models import (
+    MAX_NAME_LENGTH,
+    ApiEndpoint,
+    ExtensionInstall,
+    MirrorRemoval,
+    Schedule,
+)
+
+_NAME_CONSTRAINT: Final = "a_schedule_name_is_unique_per_install"
+
+
+class ScheduleChanges(TypedDict, total=False):
+    """The writable members of a schedule; an absent one is left alone (or takes its default on create).
+
+    ``endpoint`` is a selector ("METHOD /path" or a path), ``endpoint_id`` names the endpoint by id; one of the two.
+    """
+
+    endpoint: str
+    endpoint_id: UUID
+    name: str | None
+    cron: str
+    timezone: str | None
+    enabled: bool
+    payload: Any
+
+
+def create_schedule(*, tenant_id: UUID, install_id: UUID, changes: ScheduleChanges, actor: audit.Actor) -> Schedule:
+    """Create a schedule and ask for its mirror.
+
+    Raises InvalidFields with every member that is wrong, TooManySchedules, NameInUse, InstallDisabled, NotFound. A
+    repeat creates another schedule, unless the name is given: then it is refused.
+    """
+    with _translated_constraints(), transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        if not install.is_enabled:
+            raise InstallDisabled("The extension is disabled, enable it before creating schedules")
+        schedule = Schedule(tenant_id=tenant_id, install=install)
+        complete = cast("ScheduleChanges", {"timezone": None, "enabled": True, **changes})
+        _apply_changes(schedule, complete, install=install)
+        # Counted under the install's lock, so that concurrent creates cannot both take the last place.
+        if queries.schedules_of(tenant_id=tenant_id, install_id=install_id).count() >= _schedule_limit():
+            raise TooManySchedules(f"Too many schedules: an install may have {_schedule_limit()}")
+        _refuse_taken_name(schedule)
+        schedule.save(force_insert=True)
+        schedule.refresh_from_db(fields=["created_at", "updated_at", "changed_at"])
+        _record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
+        _push_on_commit(schedule)
+    return schedule
+
+
+def update_schedule(
+    *,
+    tenant_id: UUID,
+    install_id: UUID,
+    schedule_id: UUID,
+    changes: ScheduleChanges,
+    actor: audit.Actor,
+    expected_revision: int | None = None,
+) -> Schedule:
+    """Change the given members of a schedule and ask for its mirror.
+
+    Raises what `create_schedule` does, and StaleRevision where ``expected_revision`` is given and is not the
+    current one. Changes that make no difference write nothing, so a repeat is free.
+    """
+    with _translated_constraints(), transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        schedule = _lock_schedule(install, schedule_id)
+        _refuse_stale(schedule, expected_revision)
+        before, was_enabled = describe_schedule(schedule), schedule.enabled
+        _apply_changes(schedule, changes, install=install)
+        if schedule.enabled and not was_enabled and not install.is_enabled:
+            raise InstallDisabled("The extension is disabled, enable it before enabling schedules")
+        after = describe_schedule(schedule)
+        if after == before:
+            return schedule
+        _refuse_taken_name(schedule)
+        schedule.revision += 1
+        if any(after[member] != before[member] for member in _MIRRORED_MEMBERS):
+            schedule.generation += 1
+            schedule.changed_at = Now()
+            schedule.sync_error = ""
+        schedule.updated_at = Now()
+        # last_run_* and synced_generation belong to other writers that do not take this lock.
+        schedule.save(update_fields=_WRITTEN_FIELDS)
+        schedule.refresh_from_db()
+        _record(actor, "schedule.updated", schedule, before=before, after=after)
+        _push_on_commit(schedule)
+    return schedule
+
+
+def set_enabled(
+    *,
+    tenant_id: UUID,
+    install_id: UUID,
+    schedule_id: UUID,
+    enabled: bool,
+    actor: audit.Actor,
+) -> Schedule:
+    """Enable or disable a schedule; a repeat changes nothing."""
+    return update_schedule(
+        tenant_id=tenant_id,
+        install_id=install_id,
+        schedule_id=schedule_id,
+        changes={"enabled": enabled},
+        actor=actor,
+    )
+
+
+def delete_schedule(
+    *,
+    tenant_id: UUID,
+    install_id: UUID,
+    schedule_id: UUID,
+    actor: audit.Actor,
+    expected_revision: int | None = None,
+) -> None:
+    """Delete a schedule; its runs stay until their retention ends.
+
+    Raises NotFound, also on a repeat, and StaleRevision.
+    """
+    with transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        schedule = _lock_schedule(install, schedule_id)
+        _refuse_stale(schedule, expected_revision)
+        _record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
+        remove_rows([schedule])
+
+
+def remove_rows(schedules: list[Schedule]) -> None:
+    """Delete schedule rows, leave a note of each mirror that must go, and ask for its removal.
+
+    Call it inside a transaction that holds the install's row lock.
+    """
+    MirrorRemoval.objects.bulk_create(
+        MirrorRemoval(id=schedule.id, tenant_id=schedule.tenant_id, install_id=schedule.install_id)
+        for schedule in schedules
+    )
+    Schedule.objects.filter(id__in=[schedule.id for schedule in schedules]).delete()
+    pushes = [(schedule.tenant_id, schedule.id) for schedule in schedules]
+    transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))
+
+
+def lock_install(*, tenant_id: UUID, install_id: UUID) -> ExtensionInstall:
+    """The install with its row locked until the transaction ends; raises NotFound.
+
+    Everything that counts an install's schedules or reads its version to write by it takes this lock first.
+    """
+    install = (
+        ExtensionInstall.objects.select_for_update(of=("self",))
+        .select_related("tenant", "extension")
+        .filter(tenant_id=tenant_id, id=install_id)
+        .first()
+    )
+    if install is None:
+        raise NotFound("Extension not found")
+    return install
+
+
+def describe_schedule(schedule: Schedule) -> dict[str, Any]:
+    """What an administrator may change of a schedule, for the audit trail."""
+    return {
+        "endpoint": f"{schedule.endpoint_method} {schedule.endpoint_path}",
+        "endpoint_id": str(schedule.endpoint_id) if schedule.endpoint_id else None,
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "payload": schedule.payload,
+    }
+
+
+# The mirror shows when and whether; what is called and with which payload is read when a run starts.
+_MIRRORED_MEMBERS: Final = ("cron", "timezone", "enabled")
+_WRITTEN_FIELDS: Final = (
+    "endpoint",
+    "endpoint_method",
+    "endpoint_path",
+    "name",
+    "cron",
+    "timezone",
+    "enabled",
+    "disabled_reason",
+    "payload",
+    "revision",
+    "generation",
+    "changed_at",
+    "sync_error",
+    "updated_at",
+)
+
+
+def _schedule_limit() -> int:
+    return int(settings.SCHEDULER_MAX_PER_INSTALL)
+
+
+def _lock_schedule(install: ExtensionInstall, schedule_id: UUID) -> Schedule:
+    schedule = (
+        Schedule.objects.select_for_update()
+        .filter(tenant_id=install.tenant_id, install_id=install.id, id=schedule_id)
+        .first()
+    )
+    if schedule is None:
+        raise NotFound("Schedule not found")
+    return schedule
+
+
+def _refuse_stale(schedule: Schedule, expected_revision: int | None) -> None:
+    if expected_revision is not None and expected_revision != schedule.revision:
+        raise StaleRevision(
+            "Somebody else changed the schedule meanwhile",
+            data={"revision": schedule.revision},
+        )
+
+
+def _apply_changes(schedule: Schedule, changes: ScheduleChanges, *, install: ExtensionInstall) -> None:
+    """Set the members that ``changes`` names; raises InvalidFields with all that are wrong at once."""
+    wrong: dict[str, str] = {}
+    try:
+        _apply_endpoint(schedule, changes, install=install)
+    except InvalidFields as error:
+        wrong |= error.fields
+    wrong |= _apply_time(schedule, changes, default_zone=install.tenant.timezone or "UTC")
+    if "name" in changes:
+        name = (changes["name"] or "").strip()
+        if problem := _problem_with_name(name):
+            wrong["name"] = problem
+        schedule.name = name or None
+    if "payload" in changes:
+        payload = None if changes["payload"] == "" else changes["payload"]
+        if problem := payloads.problem_with_payload(payload):
+            wrong["payload"] = problem
+        schedule.payload = payload
+    if "enabled" in changes:
+        if changes["enabled"] and schedule.endpoint_id is None and "endpoint" not in wrong:
+            wrong.setdefault("endpoint_id", f"{queries.ENDPOINT_REFUSED}: choose an endpoint before enabling")
+        if changes["enabled"]:
+            schedule.disabled_reason = ""
+        schedule.enabled = changes["enabled"]
+    if wrong:
+        raise InvalidFields.from_fields(wrong)
+
+
+def _apply_time(schedule: Schedule, changes: ScheduleChanges, *, default_zone: str) -> dict[str, str]:
+    """Set cron and zone; returns what is wrong with them by member."""
+    wrong: dict[str, str] = {}
+    if "cron" in changes or schedule.cron == "":
+        try:
+            schedule.cron = check_cron(changes.get("cron", ""))
+        except cron.CronError as error:
+            wrong["cron"] = str(error)
+    if "timezone" in changes:
+        try:
+            schedule.timezone = cron.parse_zone(changes["timezone"] or default_zone).key
+        except cron.CronError as error:
+            wrong["timezone"] = str(error)
+    return wrong
+
+
+def _apply_endpoint(schedule: Schedule, changes: ScheduleChanges, *, install: ExtensionInstall) -> None:
+    if "endpoint_id" in changes and "endpoint" in changes:
+        raise InvalidFields.from_fields({"endpoint": "give endpoint or endpoint_id, not both"})
+    if "endpoint_id" in changes:
+        # Only the installed version's endpoints: an id of another version or tenant is as good as unknown.
+        endpoint = ApiEndpoint.objects.filter(version_id=install.version_id, id=changes["endpoint_id"]).first()
+        if endpoint is None:
+            raise InvalidFields.from_fields({"endpoint_id": queries.ENDPOINT_REFUSED})
+    elif "endpoint" in changes:
+        endpoint = queries.find_endpoint(version_id=install.version_id, selector=changes["endpoint"])
+    elif schedule.endpoint_path == "":
+        raise InvalidFields.from_fields({"endpoint": f"{queries.ENDPOINT_REFUSED}: name an endpoint"})
+    else:
+        return
+    if not endpoint.schedulable:
+        raise InvalidFields.from_fields(
+            {"endpoint": f"{queries.ENDPOINT_REFUSED}: {endpoint}: {endpoint.unschedulable_reason}"}
+        )
+    schedule.endpoint = endpoint
+    schedule.endpoint_method, schedule.endpoint_path = endpoint.method, endpoint.path
+
+
+def check_cron(text: str) -> str:
+    """The normalised expression; raises CronError for a wrong one and for one that fires too often."""
+    expression = cron.parse(text)
+    gap, floor = (
+        cron.shortest_gap_seconds(expression),
+        int(settings.SCHEDULER_MIN_INTERVAL_SECONDS),
+    )
+    if gap < floor:
+        raise cron.CronError(
+            f"Cron too frequent: {expression.text} fires {gap} seconds apart, at least {floor} are allowed"
+        )
+    return expression.text
+
+
+def _problem_with_name(name: str) -> str:
+    if len(name) > MAX_NAME_LENGTH:
+        return f"name may have at most {MAX_NAME_LENGTH} characters"
+    if any(not character.isprintable() for character in name):
+        return "name may not hold control characters"
+    return ""
+
+
+def _refuse_taken_name(schedule: Schedule) -> None:
+    if schedule.name is None:
+        return
+    others = queries.schedules_of(tenant_id=schedule.tenant_id, install_id=schedule.install_id)
+    if others.filter(name=schedule.name).exclude(id=schedule.id).exists():
+        raise _name_in_use()
+
+
+def _name_in_use() -> NameInUse:
+    return NameInUse("Schedule name already in use", fields={"name": "Schedule name already in use"})
+
+
+@contextmanager
+def _translated_constraints() -> Iterator[None]:
+    """Turns a violated constraint into the refusal that it stands for, outside the atomic block."""
+    try:
+        yield
+    except IntegrityError as error:
+        if _NAME_CONSTRAINT in str(error):
+            raise _name_in_use() from error
+        raise
+
+
+def _push_on_commit(schedule: Schedule) -> None:
+    transaction.on_commit(partial(convergence.request_push, tenant_id=schedule.tenant_id, schedule_id=schedule.id))
+
+
+def _record(
+    actor: audit.Actor,
+    action: str,
+    schedule: Schedule,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    audit.record(
+        actor=actor,
+        action=action,
+        subject_type="schedule",
+        subject_id=schedule.id,
+        tenant_id=schedule.tenant_id,
+        before=before,
+        after=after,
+    )

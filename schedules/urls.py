@@ -1,0 +1,56 @@
+"""The addresses of the APIs."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from schedules.api import admin_views, host_views, registry_views
+
+_EXTENSION = "api/extensions/<str:extension_ref>"
+_REGISTRY = "api/internal/registry"
+
+urlpatterns = [
+    path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
+    path(f"{_EXTENSION}/schedules", admin_views.SchedulesView.as_view(), name="schedules"),
+    path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>",
+        admin_views.ScheduleView.as_view(),
+        name="schedule",
+    ),
+    path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>/run-now",
+        admin_views.RunNowView.as_view(),
+        name="run-now",
+    ),
+    path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>/runs",
+        admin_views.ScheduleRunsView.as_view(),
+        name="runs",
+    ),
+    path(f"{_EXTENSION}/runs/<str:run_id>", admin_views.RunView.as_view(), name="run"),
+    path(
+        "api/internal/ext-scheduler/install/<str:install_id>",
+        host_views.HostApiView.as_view(),
+        name="host-api",
+    ),
+    path(
+        f"{_REGISTRY}/tenants/<str:tenant_id>",
+        registry_views.TenantView.as_view(),
+        name="registry-tenant",
+    ),
+    path(
+        f"{_REGISTRY}/tenants/<str:tenant_id>/installs/<str:registry_id>",
+        registry_views.TenantInstallView.as_view(),
+        name="registry-install",
+    ),
+    path(
+        f"{_REGISTRY}/extensions/<str:registry_id>",
+        registry_views.ExtensionView.as_view(),
+        name="registry-extension",
+    ),
+    path(
+        f"{_REGISTRY}/extensions/<str:registry_id>/versions/<str:version>",
+        registry_views.VersionView.as_view(),
+        name="registry-version",
+    ),
+]

@@ -1,0 +1,172 @@
+"""The activities. Each reads or writes the database in a thread, in short units, and waits for the runner in between.
+
+Nothing that the runner or the database says goes into an exception here: exceptions are stored in Temporal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final, TypeVar
+from uuid import UUID
+
+import httpx
+import structlog
+from django.db import DatabaseError, InterfaceError, connection
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from schedules import convergence, runner, runs
+from workflows import activities as names
+from workflows.payloads import (
+    AttemptRequest,
+    CloseRequest,
+    ConvergenceOutcome,
+    RunOutcome,
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS: Final = 5.0
+# How long an answer that is known is kept in memory while the database cannot take it. Past that the engine repeats
+# the attempt under the same idempotency key, and the runner answers from memory.
+RECORD_PATIENCE_SECONDS: Final = 30.0
+
+
+class Activities:
+    """The worker's activities with what they share: one HTTP client and a few database threads."""
+
+    def __init__(self, *, client: httpx.AsyncClient, threads: ThreadPoolExecutor) -> None:
+        self._client = client
+        self._threads = threads
+
+    @activity.defn(name=names.RUN_ATTEMPT)
+    async def run_attempt(self, request: AttemptRequest) -> RunOutcome:
+        """Take the run, call the runner once, record the answer.
+
+        Raises a retryable error with the pause that the schedule's policy wants, while the run is not over.
+        """
+        info = activity.info()
+        claim = await self._in_database(
+            partial(
+                runs.claim,
+                tenant_id=UUID(request.tenant_id),
+                schedule_id=UUID(request.schedule_id),
+                invocation_id=UUID(request.invocation_id),
+                trigger=request.trigger,
+                slot=datetime.fromisoformat(request.slot),
+                workflow_id=info.workflow_id or "",
+                workflow_run_id=info.workflow_run_id or "",
+            )
+        )
+        if claim.invocation is None:
+            return RunOutcome(claim.status, claim.reason)
+        started_at = datetime.now(UTC)
+        async with _heartbeats():
+            answer = await runner.execute(self._client, runner.build_call(claim.invocation))
+            verdict = await self._record(
+                partial(
+                    runs.record_attempt,
+                    claim=claim,
+                    answer=answer,
+                    started_at=started_at,
+                    finished_at=datetime.now(UTC),
+                )
+            )
+        if verdict.retry_in_seconds is not None:
+            raise ApplicationError(
+                verdict.reason,
+                type="AttemptFailed",
+                next_retry_delay=timedelta(seconds=verdict.retry_in_seconds),
+                category=ApplicationErrorCategory.BENIGN,
+            )
+        return RunOutcome(verdict.status, verdict.reason)
+
+    @activity.defn(name=names.CLOSE_RUN)
+    async def close_run(self, request: CloseRequest) -> RunOutcome:
+        """Give a run its terminal state."""
+        status = await self._in_database(
+            partial(
+                runs.close_run,
+                tenant_id=UUID(request.tenant_id),
+                run_id=UUID(request.invocation_id),
+                status=request.status,
+                reason=request.reason,
+            )
+        )
+        return RunOutcome(status, request.reason)
+
+    @activity.defn(name=names.CONVERGE_UNSYNCED)
+    async def converge_unsynced(self) -> ConvergenceOutcome:
+        """One pass over everything that is unsynced."""
+        async with _heartbeats():
+            report = await self._in_database(convergence.converge_unsynced)
+        outcome = ConvergenceOutcome(
+            pushed=report.of(convergence.PushOutcome.SYNCED),
+            removed=report.of(convergence.PushOutcome.REMOVED),
+            started=report.started,
+            failed=report.unsynced,
+        )
+        if report.outcomes or report.started:
+            log.info(
+                "convergence.pass",
+                pushed=outcome.pushed,
+                removed=outcome.removed,
+                unsynced=outcome.failed,
+            )
+        return outcome
+
+    async def _record(self, write: Callable[[], T]) -> T:
+        """Write a known answer, patiently: asking the runner again is the dearer way to have it."""
+        deadline = asyncio.get_running_loop().time() + RECORD_PATIENCE_SECONDS
+        delay = 0.2
+        while True:
+            try:
+                return await self._in_database(write)
+            except ApplicationError:
+                if asyncio.get_running_loop().time() + delay > deadline:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    async def _in_database(self, work: Callable[[], T]) -> T:
+        """Run a short unit of database work in a thread that holds a connection for just as long."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _with_connection, work)
+
+
+def _with_connection(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (DatabaseError, InterfaceError) as error:
+        # Its text can hold values of the row, and this exception is about to be stored in Temporal and logged there.
+        kind = type(error).__name__
+        log.warning(
+            "worker.database_error",
+            kind=kind,
+            sqlstate=getattr(error.__cause__, "sqlstate", None),
+        )
+        raise ApplicationError(f"The database did not take it ({kind})", type="DatabaseError") from None
+    finally:
+        connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _heartbeats() -> AsyncIterator[None]:
+    """Tell the engine that this attempt is alive, so that a dead one is noticed soon and a cancel gets through."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()

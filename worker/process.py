@@ -1,0 +1,171 @@
+"""One worker process: connects, works, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from django.conf import settings
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    PollerBehaviorAutoscaling,
+    UnsandboxedWorkflowRunner,
+    Worker,
+)
+
+from schedules import runner, temporal
+from schedules.errors import DependencyUnavailable
+from worker.activities import Activities
+from workflows.converge_mirrors import ConvergeMirrors
+from workflows.run_schedule import RunSchedule
+
+log = structlog.get_logger(__name__)
+
+DATABASE_THREADS: Final = 12
+RECONNECT_SECONDS: Final = 2.0
+# After a drain has begun, calls in flight get their full time limit and a little for the record.
+DRAIN_SLACK: Final = timedelta(seconds=10)
+DRAINED_EXIT_CODE: Final = 0
+FORCED_EXIT_CODE: Final = 130
+
+
+class _PrivateErrors(Interceptor):
+    """Keeps the text of unforeseen exceptions out of Temporal: it can hold anything. The log has the stack."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Wrap every activity."""
+        return _PrivateActivityErrors(next)
+
+
+class _PrivateActivityErrors(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        try:
+            return await super().execute_activity(input)
+        except ApplicationError:
+            raise
+        except Exception as error:
+            log.exception("worker.activity_bug")
+            raise ApplicationError("The activity failed, see the worker's log", type=type(error).__name__) from None
+
+
+def main() -> None:
+    """Run a worker until SIGTERM or SIGINT; never returns.
+
+    The first signal drains: nothing new is taken and what runs may end. The second stops at once; the engine hands
+    what was running to another worker.
+    """
+    exit_code = asyncio.run(_main())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The SDK's native threads can abort the interpreter while it tears down.
+    os._exit(exit_code)
+
+
+async def _main() -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            log.warning("worker.stopped_now")
+            sys.stderr.flush()
+            os._exit(FORCED_EXIT_CODE)
+        log.info("worker.draining")
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with runner.make_client(max_connections=settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
+        with ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database") as threads:
+            activities = Activities(client=http_client, threads=threads)
+            while not stopping.is_set():
+                client = await _unless_stopped(_connect(), stopping)
+                if client is None:
+                    break
+                try:
+                    await _work(client, activities, stopping)
+                except Exception:
+                    # E.g. the namespace is not there yet after a server was rebuilt. Waiting is all that helps.
+                    log.exception("worker.failed")
+                    await _unless_stopped(asyncio.sleep(RECONNECT_SECONDS), stopping)
+    log.info("worker.stopped")
+    return DRAINED_EXIT_CODE
+
+
+async def _work(client: Client, activities: Activities, stopping: asyncio.Event) -> None:
+    worker = Worker(
+        client,
+        task_queue=settings.TEMPORAL_TASK_QUEUE,
+        workflows=[RunSchedule, ConvergeMirrors],
+        activities=[
+            activities.run_attempt,
+            activities.close_run,
+            activities.converge_unsynced,
+        ],
+        interceptors=[_PrivateErrors()],
+        # The workflows are pure, which the import rules check and the stored histories prove; a sandbox for each
+        # run would cost more than the run itself.
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        max_concurrent_activities=settings.WORKER_MAX_CONCURRENT_RUNS,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        graceful_shutdown_timeout=timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK,
+    )
+    setup = asyncio.create_task(_install_convergence())
+    async with worker:
+        log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
+        await stopping.wait()
+        setup.cancel()
+
+
+async def _connect() -> Client:
+    """Connect to Temporal, however long that takes, and say so while it does not answer."""
+    while True:
+        profile = temporal.read_profile()
+        try:
+            client = await Client.connect(**profile)
+        except RuntimeError:
+            log.warning("worker.waiting_for_temporal", address=profile["target_host"])
+            await asyncio.sleep(RECONNECT_SECONDS)
+        else:
+            log.info(
+                "worker.connected",
+                address=profile["target_host"],
+                namespace=profile["namespace"],
+            )
+            return client
+
+
+async def _install_convergence() -> None:
+    """See to the system schedule, beside the work and until it succeeds."""
+    while True:
+        try:
+            await asyncio.to_thread(temporal.install_convergence)
+        except (DependencyUnavailable, temporal.MirrorRefused) as error:
+            log.warning("worker.convergence_not_installed", reason=error.message)
+            await asyncio.sleep(RECONNECT_SECONDS)
+        else:
+            return
+
+
+async def _unless_stopped(work: Awaitable[Any], stopping: asyncio.Event) -> Any:
+    """The work's result, or None if the process is asked to stop first."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    return None

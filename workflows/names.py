@@ -1,0 +1,66 @@
+"""Names and identities that the web side, the worker and operators share. Released names never change.
+
+Ids are functions of what they stand for, so that whoever computes one, however often, gets the same.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Final
+
+from temporalio.common import SearchAttributeKey
+
+RUN_SCHEDULE: Final = "RunSchedule"
+CONVERGE: Final = "ConvergeMirrors"
+
+MIRROR_PREFIX: Final = "extsched:"
+CONVERGENCE_SCHEDULE_ID: Final = "extsched-system:converge"
+CONVERGENCE_WORKFLOW_ID: Final = "extsched-system:converge-run"
+
+TENANT_ID: Final = SearchAttributeKey.for_keyword("TenantId")
+INSTALL_ID: Final = SearchAttributeKey.for_keyword("InstallId")
+EXTENSION_ID: Final = SearchAttributeKey.for_keyword("ExtensionId")
+SCHEDULE_ID: Final = SearchAttributeKey.for_keyword("ScheduleId")
+RUN_TRIGGER: Final = SearchAttributeKey.for_keyword("RunTrigger")
+GENERATION: Final = SearchAttributeKey.for_keyword("ScheduleGeneration")
+SEARCH_ATTRIBUTES: Final = (
+    TENANT_ID,
+    INSTALL_ID,
+    EXTENSION_ID,
+    SCHEDULE_ID,
+    RUN_TRIGGER,
+    GENERATION,
+)
+
+# The engine records a fire's nominal time here; it is not part of the workflow's input
+# (https://docs.temporal.io/schedule).
+SCHEDULED_START_TIME: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+
+_INVOCATION_NAMESPACE: Final = uuid.UUID("5f6f0a3e-6d0c-5c43-9c54-0d8b8f3a7f11")
+
+
+def mirror_id(*, install_id: uuid.UUID | str, schedule_id: uuid.UUID | str) -> str:
+    """The id of the Temporal Schedule that stands for a schedule; its workflows' ids begin with it."""
+    return f"{MIRROR_PREFIX}{install_id}:{schedule_id}"
+
+
+def manual_workflow_id(
+    *,
+    install_id: uuid.UUID | str,
+    schedule_id: uuid.UUID | str,
+    invocation_id: uuid.UUID | str,
+) -> str:
+    """The workflow id of a run that was asked for by hand: one workflow for one request."""
+    return f"{mirror_id(install_id=install_id, schedule_id=schedule_id)}:manual:{invocation_id}"
+
+
+def slot_invocation_id(*, schedule_id: uuid.UUID | str, slot: datetime) -> uuid.UUID:
+    """The invocation id of a scheduled slot. A name-based UUID (RFC 9562, section 5.5)."""
+    second = slot.astimezone(UTC).replace(microsecond=0)
+    return uuid.uuid5(_INVOCATION_NAMESPACE, f"slot/{schedule_id}/{second:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def request_invocation_id(*, schedule_id: uuid.UUID | str, request_key: str) -> uuid.UUID:
+    """The invocation id of a run-now request, given the caller's idempotency key."""
+    return uuid.uuid5(_INVOCATION_NAMESPACE, f"request/{schedule_id}/{request_key}")

@@ -1,0 +1,63 @@
+"""What enters and leaves workflows and activities: ids and states, never a payload, a config, a secret or a header.
+
+Members are only ever added, with a default, because stored histories are read with these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Input of `RunSchedule`. ``invocation_id`` is empty for a scheduled fire: it follows from the slot."""
+
+    tenant_id: str
+    install_id: str
+    schedule_id: str
+    trigger: str = "schedule"
+    invocation_id: str = ""
+
+
+@dataclass(frozen=True)
+class AttemptRequest:
+    """Input of the activity that claims a run, calls the runner once and records what came back.
+
+    ``slot`` is RFC 3339 UTC with seconds.
+    """
+
+    tenant_id: str
+    install_id: str
+    schedule_id: str
+    trigger: str
+    invocation_id: str
+    slot: str
+
+
+@dataclass(frozen=True)
+class CloseRequest:
+    """Input of the activity that gives a run its terminal state when the attempt could not do it itself."""
+
+    tenant_id: str
+    schedule_id: str
+    invocation_id: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """Result of a run: its terminal state and, in a word or two, why. ``status`` is empty where no run was due."""
+
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConvergenceOutcome:
+    """Result of one pass over what is unsynced."""
+
+    pushed: int
+    removed: int
+    started: int
+    failed: int

@@ -1,0 +1,109 @@
+"""The workflow behind every run: one slot of a schedule, or one request by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    TimeoutType,
+)
+from temporalio.exceptions import TimeoutError as EngineTimeoutError
+
+from workflows import activities, names
+from workflows.payloads import AttemptRequest, CloseRequest, RunOutcome, RunRequest
+
+# One attempt's call is limited by the platform's own setting, well below this. The engine's limit only ends an
+# attempt whose worker hangs with a live heartbeat.
+ATTEMPT_TIMEOUT = timedelta(minutes=15)
+# A dead worker's attempt is taken over after this long. Short, because nobody else works on the run meanwhile; not
+# shorter, because each waiting call sends a heartbeat in four fifths of it.
+HEARTBEAT_TIMEOUT = timedelta(seconds=15)
+# After this the run is closed whatever its retries say.
+RUN_TIMEOUT = timedelta(hours=24)
+# The attempts' number and delays are the schedule's policy, read from the database by the activity, which says
+# itself when to stop and how long to wait. This policy serves the crashes that the activity cannot answer for.
+ATTEMPT_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=30),
+)
+CLOSE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(minutes=1),
+)
+FAILED_STATUSES = frozenset({"failed", "timed_out"})
+
+
+@workflow.defn(name=names.RUN_SCHEDULE)
+class RunSchedule:
+    """Runs the attempts of one run until it has a terminal state in the database."""
+
+    @workflow.run
+    async def run(self, request: RunRequest) -> RunOutcome:
+        """Return the run's terminal state; a run that failed or timed out fails the workflow, so operators see it."""
+        attempt = _attempt_request(request)
+        try:
+            outcome: RunOutcome = await workflow.execute_activity(
+                activities.RUN_ATTEMPT,
+                attempt,
+                result_type=RunOutcome,
+                start_to_close_timeout=ATTEMPT_TIMEOUT,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                schedule_to_close_timeout=RUN_TIMEOUT,
+                retry_policy=ATTEMPT_RETRY,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+        except ActivityError as error:
+            outcome = await _close(attempt, error)
+        if outcome.status in FAILED_STATUSES:
+            raise ApplicationError(outcome.reason, type=outcome.status, non_retryable=True)
+        return outcome
+
+
+def _attempt_request(request: RunRequest) -> AttemptRequest:
+    # The nominal time is whole seconds; the engine's attribute can carry a fraction.
+    scheduled_at = workflow.info().typed_search_attributes.get(names.SCHEDULED_START_TIME)
+    slot = (scheduled_at or workflow.info().start_time).astimezone(UTC).replace(microsecond=0)
+    invocation_id = request.invocation_id or str(names.slot_invocation_id(schedule_id=request.schedule_id, slot=slot))
+    return AttemptRequest(
+        tenant_id=request.tenant_id,
+        install_id=request.install_id,
+        schedule_id=request.schedule_id,
+        trigger=request.trigger,
+        invocation_id=invocation_id,
+        slot=_format(slot),
+    )
+
+
+async def _close(attempt: AttemptRequest, error: ActivityError) -> RunOutcome:
+    """Record the end of a run whose attempt could not record it: cancelled, out of time, or given up by the engine."""
+    if isinstance(error.cause, CancelledError):
+        status, reason = "cancelled", "cancelled while it ran"
+    elif isinstance(error.cause, EngineTimeoutError) and error.cause.type == TimeoutType.SCHEDULE_TO_CLOSE:
+        status, reason = "timed_out", "no attempt ended within the run's time limit"
+    else:
+        status, reason = "failed", "the attempt ended without an answer"
+    closed: RunOutcome = await workflow.execute_activity(
+        activities.CLOSE_RUN,
+        CloseRequest(
+            attempt.tenant_id,
+            attempt.schedule_id,
+            attempt.invocation_id,
+            status,
+            reason,
+        ),
+        result_type=RunOutcome,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=CLOSE_RETRY,
+    )
+    return closed
+
+
+def _format(slot: datetime) -> str:
+    return slot.strftime("%Y-%m-%dT%H:%M:%SZ")
