@@ -31,6 +31,8 @@ from workflows import names
 
 # A slot that reaches its claim later than this is recorded as missed instead of run.
 LATENESS_LIMIT: Final = timedelta(minutes=5)
+# However soon the other side wants to be called again: "retry-after: 0" must not become a hot loop.
+SHORTEST_DELAY_SECONDS: Final = 1.0
 _IN_FLIGHT_CONSTRAINT: Final = "a_schedule_has_one_run_in_flight"
 
 
@@ -53,13 +55,15 @@ class RetryPolicy:
     ) -> float | None:
         """Seconds until the next attempt, or None where this one was the last.
 
-        ``wanted_seconds`` is what the other side asked for; it is honoured in full or, beyond the deadline, not at
-        all: coming back early would be refused again.
+        ``wanted_seconds`` is what the other side asked for; it takes the place of our own delay, in full or, beyond the
+        deadline, not at all: coming back early would be refused again.
         """
         if attempts_recorded >= self.max_attempts:
             return None
         backoff = self.first_delay_seconds * self.factor ** (attempts_recorded - 1)
-        delay = max(min(backoff, self.longest_delay_seconds), wanted_seconds or 0.0)
+        delay = min(backoff, self.longest_delay_seconds)
+        if wanted_seconds is not None:
+            delay = max(wanted_seconds, SHORTEST_DELAY_SECONDS)
         return delay if elapsed_seconds + delay <= self.deadline_seconds else None
 
 

@@ -1,0 +1,55 @@
+"""Starts the product's own processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Process:
+    """A process of the product with its output in a file."""
+
+    def __init__(self, arguments, *, environment, log_file, cwd=ROOT):
+        self.log_file = log_file
+        with log_file.open("ab") as log:
+            self.popen = subprocess.Popen(
+                arguments, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True
+            )
+
+    @property
+    def output(self):
+        return self.log_file.read_text()
+
+    def says(self, text):
+        """Whether it has said the text; an assertion error once it has ended without."""
+        said = text in self.output
+        assert said or self.popen.poll() is None, f"it ended before it said {text!r}:\n{self.output}"
+        return said
+
+    def kill(self):
+        """End it with SIGKILL, which nothing can prepare for."""
+        self.popen.kill()
+        self.popen.wait(10)
+
+    def stop(self, *, seconds=20):
+        """End it with SIGTERM; returns the exit status."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+def base_environment(**values):
+    """The test run's own environment with these values; None takes one away."""
+    merged = {**os.environ, "PYTHONUNBUFFERED": "1", "DJANGO_SETTINGS_MODULE": "scheduler_project.settings", **values}
+    return {name: str(value) for name, value in merged.items() if value is not None}
+
+
+def start_worker(*, environment, log_file):
+    return Process([sys.executable, "-m", "worker"], environment=environment, log_file=log_file)
