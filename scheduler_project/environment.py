@@ -67,7 +67,7 @@ def _read(env: Env) -> Environment:
     database_url = env.str("DATABASE_URL", "")
     return Environment(
         debug=debug,
-        secret_key=env.str("DJANGO_SECRET_KEY", "", validate=_secret_key_rule(debug=debug)),
+        secret_key=_secret_key(env, debug=debug),
         allowed_hosts=tuple(env.list("DJANGO_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])),
         https=env.bool("DJANGO_HTTPS", not debug),
         static_root=env.str("DJANGO_STATIC_ROOT", ""),
@@ -97,34 +97,36 @@ def _read(env: Env) -> Environment:
 def _parse_database_url(url: str) -> dict[str, Any]:
     scheme = urlsplit(url).scheme
     if url and scheme not in {"postgres", "postgresql"}:
-        raise ValidationError('Environment variable "DATABASE_URL" invalid: it must start with postgresql://')
+        raise EnvError('Environment variable "DATABASE_URL" invalid: it must start with postgresql://')
     try:
         parsed = dj_database_url.parse(
             url or embedded.database_url(embedded.POSTGRES_DIRECTORY),
             conn_health_checks=True,
         )
     except ValueError as error:
-        raise ValidationError('Environment variable "DATABASE_URL" invalid: not a PostgreSQL connection URL') from error
+        raise EnvError('Environment variable "DATABASE_URL" invalid: not a PostgreSQL connection URL') from error
     if not parsed.get("NAME"):
-        raise ValidationError('Environment variable "DATABASE_URL" invalid: it names no database')
+        raise EnvError('Environment variable "DATABASE_URL" invalid: it names no database')
     return dict(parsed)
 
 
 def _service_tokens(env: Env, name: str) -> tuple[str, ...]:
     tokens = tuple(token for token in (part.strip() for part in env.str(name, "").split(",")) if token)
     if any(len(token) < MINIMUM_TOKEN_LENGTH for token in tokens):
-        raise ValidationError(
+        raise EnvError(
             f'Environment variable "{name}" invalid: each token needs at least {MINIMUM_TOKEN_LENGTH} characters'
         )
     return tokens
 
 
-def _secret_key_rule(*, debug: bool) -> Callable[[str], None]:
-    def check(value: str) -> None:
-        if len(value) < MINIMUM_SECRET_KEY_LENGTH and not debug:
-            raise ValidationError(f"set it to at least {MINIMUM_SECRET_KEY_LENGTH} random characters")
-
-    return check
+def _secret_key(env: Env, *, debug: bool) -> str:
+    key = env.str("DJANGO_SECRET_KEY", "")
+    if len(key) < MINIMUM_SECRET_KEY_LENGTH and not debug:
+        raise EnvError(
+            'Environment variable "DJANGO_SECRET_KEY" invalid: '
+            f"set it to at least {MINIMUM_SECRET_KEY_LENGTH} random characters"
+        )
+    return key
 
 
 def _between(lowest: int, highest: int) -> Callable[[int], None]:

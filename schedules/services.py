@@ -115,6 +115,23 @@ def update_schedule(
     return schedule
 
 
+def check_schedule(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID | None, changes: ScheduleChanges) -> None:
+    """Raise what a create (without ``schedule_id``) or an update would raise, and write nothing."""
+    common: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "install_id": install_id,
+        "changes": changes,
+        "actor": audit.Actor(audit.Source.SYSTEM, "check"),
+    }
+    with transaction.atomic():
+        if schedule_id is None:
+            create_schedule(**common)
+        else:
+            update_schedule(schedule_id=schedule_id, **common)
+        # Takes the rows and the request for a push back together.
+        transaction.set_rollback(True)
+
+
 def set_enabled(
     *,
     tenant_id: UUID,

@@ -1,4 +1,4 @@
-"""The suite's services, each started once and only when a test asks for it: PostgreSQL, Temporal, a runner, a worker."""
+"""The suite's services, each started once and only when a test asks for it."""
 
 import os
 

@@ -24,6 +24,7 @@ from honcho.manager import Manager
 from scheduler_project import embedded
 
 DEFAULT_PORT: Final = 8000
+DEMO_FILE: Final = embedded.VAR_DIRECTORY / "demo.json"
 # Set in every process of a demo, so that a later demo on the same folder knows what a killed one left running.
 OWNER_VARIABLE: Final = "SCHEDULER_DEMO_DIRECTORY"
 LEFTOVER_PATIENCE_SECONDS: Final = 10
@@ -33,6 +34,7 @@ def main() -> int:
     """Run the demo until Ctrl-C; returns the exit status."""
     embedded.VAR_DIRECTORY.mkdir(exist_ok=True)
     with _sole_use_of(embedded.VAR_DIRECTORY):
+        DEMO_FILE.unlink(missing_ok=True)
         _end_leftovers()
         environment = os.environ | _secrets() | {OWNER_VARIABLE: str(embedded.VAR_DIRECTORY)}
         port = _web_port()
@@ -109,7 +111,7 @@ def _run_processes(environment: dict[str, str], *, port: int) -> int:
     try:
         manager.loop()
     finally:
-        (embedded.VAR_DIRECTORY / "demo.json").unlink(missing_ok=True)
+        DEMO_FILE.unlink(missing_ok=True)
     # Ctrl-C is how a demo is meant to end.
     return 0 if manager.returncode == 130 else int(manager.returncode or 0)
 
@@ -126,11 +128,14 @@ def _database(environment: dict[str, str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _sole_use_of(directory: Path) -> Iterator[None]:
-    """Keep a second demo off the same data. The kernel lets go of the lock however this process ends."""
+    """Keep a second demo off the same data. The kernel lets go of the lock however this process ends.
+
+    A lock of fcntl(2) and not of flock(2): the latter would live on in the children that a killed demo leaves.
+    """
     with (directory / "demo.lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
             raise SystemExit(f"Another demo uses {directory}; stop it, or run this one from another clone") from None
         yield
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.core.management import call_command
 from temporalio.client import Client, ScheduleUpdate
 
-from schedules import temporal
+from schedules import convergence, temporal
 from schedules.models import MirrorRemoval, Schedule
 from tests.support.waiting import eventually
 
@@ -209,8 +209,6 @@ def test_an_operators_hold_survives_a_push(world, temporal_server):
 
 
 def test_pushing_twice_changes_nothing(world):
-    from schedules import convergence
-
     schedule = world.create()
     identity = {"tenant_id": world.tenant_id, "schedule_id": uuid.UUID(schedule["id"])}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -196,8 +197,6 @@ def test_a_wish_beyond_the_deadline_ends_the_run(world, worker, fake_runner):
 
 
 def test_a_second_run_of_a_schedule_in_flight_is_skipped_with_a_row(world, worker, fake_runner):
-    import threading
-
     gate = threading.Event()
     fake_runner.script(world.path, hangs(gate), answers())
     schedule = world.create()
@@ -280,8 +279,8 @@ def test_nothing_private_is_in_temporal(world, worker, fake_runner, temporal_ser
         texts = [str((await handle.describe()).raw_description)]
         workflow = client.get_workflow_handle(run["workflow_id"], run_id=run["workflow_run_id"])
         texts.append(str((await workflow.describe()).raw_description))
-        async for event in workflow.fetch_history_events():
-            texts.append(event.SerializeToString().decode("latin-1") + str(event))
+        events = [event async for event in workflow.fetch_history_events()]
+        texts += [event.SerializeToString().decode("latin-1") + str(event) for event in events]
         return texts
 
     texts = asyncio.run(read_everything())

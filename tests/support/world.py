@@ -7,6 +7,7 @@ from django.test import Client
 
 from schedules import api_keys, audit
 from schedules.models import Role
+from tests.support.waiting import eventually
 
 RUNNER_TOKEN = "runner-token-in-use"
 REGISTRY_TOKEN = "registry-token-in-use"
@@ -42,7 +43,11 @@ class World:
             {"method": "POST", "path": f"{self.path}/setup", "handler": "dist/main", "schedulable": False},
             {"method": "DELETE", "path": f"{self.path}/items/:id", "handler": "dist/main"},
         ]
-        return {"name": "com.acme.reports", "capabilities": [MANAGE], "api": {"endpoints": endpoints or default}}
+        return {
+            "name": "com.acme.reports",
+            "capabilities": [MANAGE],
+            "api": {"endpoints": default if endpoints is None else endpoints},
+        }
 
     def publish(self, version, *, endpoints=None, content_hash="a" * 64):
         body = {"content_hash": content_hash, "manifest": self.manifest(endpoints)}
@@ -111,8 +116,6 @@ class World:
         return self.api("POST", f"schedules/{schedule['id']}/run-now", body or {}, expect=expect, **headers)
 
     def finished_run(self, run_id, *, seconds=30):
-        from tests.support.waiting import eventually
-
         def check():
             run = self.api("GET", f"runs/{run_id}", expect=200)
             return run if run["finished_at"] else None

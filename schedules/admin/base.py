@@ -1,0 +1,88 @@
+"""What the pages share: the tenant border, and who may do what behind it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from schedules import audit, queries
+from schedules.models import Role
+
+WRITE = "extension:write"
+
+
+def actor_of(request: HttpRequest) -> audit.Actor:
+    """The signed-in user as the audit trail names them."""
+    return audit.Actor(audit.Source.ADMIN, request.user.get_username())
+
+
+class TenantScopedAdmin(ModelAdmin):
+    """Shows a member the rows of their tenants, and nothing that could be changed past the services.
+
+    ``tenant_lookup`` leads from the model to the tenant's id. Superusers see every tenant.
+    """
+
+    tenant_lookup: ClassVar[str] = "tenant_id"
+    list_per_page = 50
+    show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """The rows that the user may see."""
+        rows = super().get_queryset(request)
+        tenants = queries.visible_tenants(request.user)
+        # distinct() because the way to the tenant can lead over several rows, e.g. an endpoint's installs.
+        return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants}).distinct()
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Whether the user sees this kind of row at all."""
+        return is_superuser(request.user) or is_member(request.user)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether the user may look; which rows is `get_queryset`'s."""
+        return self.has_module_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nothing is added here unless a page says so."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing is changed here unless a page says so."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nothing is deleted here unless a page says so."""
+        return False
+
+
+class OperatorAdmin(TenantScopedAdmin):
+    """For what belongs to the platform: superusers alone see it."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Whether the user is an operator."""
+        return is_superuser(request.user)
+
+
+def is_superuser(user: User | AnonymousUser) -> bool:
+    """Whether the user is an active operator."""
+    return user.is_active and user.is_superuser
+
+
+def is_member(user: Any) -> bool:
+    """Whether the user works in any tenant."""
+    return bool(user.is_active and user.is_staff and user.tenant_memberships.filter(is_active=True).exists())
+
+
+def may_write(user: Any, *, tenant_id: Any = None) -> bool:
+    """Whether the user may change what a tenant owns; without a tenant: in any."""
+    if is_superuser(user):
+        return True
+    if not (user.is_active and user.is_staff):
+        return False
+    memberships = user.tenant_memberships.filter(is_active=True)
+    if tenant_id is not None:
+        memberships = memberships.filter(tenant_id=tenant_id)
+    return any(WRITE in Role(membership.role).permissions for membership in memberships)

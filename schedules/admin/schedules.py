@@ -1,0 +1,294 @@
+"""Schedules: the one thing that tenant administrators change here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from unfold.decorators import display
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from schedules import queries, runs, services
+from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules.admin.runs import STATUS_COLOURS
+from schedules.errors import SchedulingError
+from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, SyncState
+from schedules.services import ScheduleChanges
+
+_SERVICE_MEMBERS = ("name", "cron", "timezone", "enabled", "payload")
+
+
+class EndpointChoice(forms.ModelChoiceField[ApiEndpoint]):
+    """An endpoint by method and path, with the version that declares it."""
+
+    def label_from_instance(self, obj: ApiEndpoint) -> str:
+        """What the list shows."""
+        return f"{obj} - {obj.version}"
+
+
+class ScheduleForm(forms.ModelForm[Schedule]):
+    """Asks the service whether it would take the input; rules live there alone."""
+
+    request: HttpRequest
+
+    endpoint = EndpointChoice(queryset=ApiEndpoint.objects.none(), widget=UnfoldAdminSelectWidget)
+    name = forms.CharField(
+        required=False, max_length=128, widget=UnfoldAdminTextInputWidget, help_text="Unique within the extension."
+    )
+    cron = forms.CharField(
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Minute, hour, day of month, month, day of week; e.g. 0 9 * * MON-FRI for 9:00 on working days.",
+    )
+    timezone = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="An IANA name such as Europe/Berlin; empty for the tenant's zone.",
+    )
+    enabled = forms.BooleanField(required=False, initial=True, widget=UnfoldBooleanSwitchWidget)
+    payload = forms.JSONField(
+        required=False, widget=UnfoldAdminTextareaWidget, help_text="A JSON object or array that is sent along."
+    )
+
+    class Meta:
+        model = Schedule
+        fields = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        installs = ExtensionInstall.objects.select_related("extension", "tenant")
+        tenants = queries.visible_tenants(self.request.user)
+        if tenants is not None:
+            installs = installs.filter(tenant_id__in=tenants)
+        if not self.is_new:
+            installs = installs.filter(id=self.instance.install_id)
+        if "install" in self.fields:
+            cast("forms.ModelChoiceField[ExtensionInstall]", self.fields["install"]).queryset = installs
+        endpoints = ApiEndpoint.objects.filter(schedulable=True, version__installs__in=installs).distinct()
+        choice = cast("EndpointChoice", self.fields["endpoint"])
+        choice.queryset = endpoints.select_related("version__extension")
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the form creates; the id is no sign of it, because it is made beforehand."""
+        return self.instance._state.adding  # noqa: SLF001 - documented at Model._state
+
+    def clean(self) -> dict[str, Any]:
+        """Try the write and take it back, so that every refusal stands at its field."""
+        cleaned = super().clean() or self.cleaned_data
+        install = cleaned.get("install") if self.is_new else self.instance.install
+        if self.errors or install is None:
+            return cleaned
+        if not may_write(self.request.user, tenant_id=install.tenant_id):
+            raise ValidationError("You may look at this tenant's schedules, and not change them")
+        try:
+            services.check_schedule(
+                tenant_id=install.tenant_id,
+                install_id=install.id,
+                schedule_id=None if self.is_new else self.instance.pk,
+                changes=self.changes(),
+            )
+        except SchedulingError as error:
+            for field, message in error.fields.items():
+                self.add_error(_form_field(field, self.fields), message)
+            if not error.fields:
+                raise ValidationError(error.message) from error
+        return cleaned
+
+    def changes(self) -> ScheduleChanges:
+        """The input as the service takes it."""
+        values: dict[str, Any] = {name: self.cleaned_data[name] for name in _SERVICE_MEMBERS}
+        values["endpoint_id"] = self.cleaned_data["endpoint"].id
+        values["timezone"] = values["timezone"] or None
+        return cast("ScheduleChanges", values)
+
+    def _post_clean(self) -> None:
+        """Leave the row alone: the service sets and validates it."""
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(TenantScopedAdmin):
+    """The schedules of the user's tenants."""
+
+    form = ScheduleForm
+    list_display = (
+        "title",
+        "install",
+        "endpoint_text",
+        "cron",
+        "timezone",
+        "enabled",
+        "last_run",
+        "next_slot",
+        "coloured_sync_state",
+    )
+    # The plain filter would offer every tenant's extensions.
+    list_filter = ("enabled", "last_run_status", ("install__extension", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("install__extension", "install__tenant")
+    search_fields = ("name", "endpoint_path", "id")
+    readonly_fields = (
+        "id",
+        "revision",
+        "coloured_sync_state",
+        "sync_error",
+        "disabled_reason",
+        "next_slot",
+        "last_run",
+        "last_error",
+        "created_at",
+        "updated_at",
+    )
+    actions = ("enable", "disable", "run_now", "delete_through_service")
+
+    def get_form(self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        """The form, which needs to know who asks."""
+        form = super().get_form(request, obj, change=change, **kwargs)
+        return type(form.__name__, (form,), {"request": request})
+
+    def get_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        """What is asked for, and on an existing schedule what became of it."""
+        asked = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
+        return asked if obj is None else (*asked, *self.readonly_fields)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        """A schedule stays with its install."""
+        return self.readonly_fields if obj is None else ("install", *self.readonly_fields)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whoever may write in any tenant."""
+        return may_write(request.user)
+
+    def has_change_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        """Whoever may write in the schedule's tenant."""
+        return may_write(request.user, tenant_id=obj.tenant_id if obj else None)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        """Whoever may write in the schedule's tenant."""
+        return self.has_change_permission(request, obj)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        """Ours alone: the stock deletion goes past the services."""
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show what the service refused after the form was checked, e.g. because somebody else was quicker."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except SchedulingError as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
+        """Write through the service."""
+        install = obj.install if change else form.cleaned_data["install"]
+        common: dict[str, Any] = {
+            "tenant_id": install.tenant_id,
+            "install_id": install.id,
+            "changes": form.changes(),
+            "actor": actor_of(request),
+        }
+        if change:
+            common["schedule_id"] = obj.id
+        saved = (services.update_schedule if change else services.create_schedule)(**common)
+        obj.__dict__.update(saved.__dict__)
+
+    def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
+        """Delete through the service."""
+        services.delete_schedule(
+            tenant_id=obj.tenant_id, install_id=obj.install_id, schedule_id=obj.id, actor=actor_of(request)
+        )
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+        """Enable each."""
+        return self._each(request, rows, lambda **ids: services.set_enabled(enabled=True, **ids), "enabled")
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+        """Disable each."""
+        return self._each(request, rows, lambda **ids: services.set_enabled(enabled=False, **ids), "disabled")
+
+    @admin.action(description="Run now", permissions=["change"])
+    def run_now(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+        """Ask for a run of each."""
+        return self._each(request, rows, runs.request_run_now, "asked to run")
+
+    @admin.action(description="Delete", permissions=["delete"])
+    def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+        """Delete each."""
+        return self._each(request, rows, services.delete_schedule, "deleted")
+
+    def _each(
+        self, request: HttpRequest, rows: QuerySet[Schedule], act: Callable[..., object], done: str
+    ) -> HttpResponse | None:
+        """Do it row by row; a refused one does not keep the others from it."""
+        count = 0
+        for row in rows:
+            if not may_write(request.user, tenant_id=row.tenant_id):
+                messages.error(request, f"{row}: you may not change this tenant's schedules")
+                continue
+            try:
+                act(tenant_id=row.tenant_id, install_id=row.install_id, schedule_id=row.id, actor=actor_of(request))
+            except SchedulingError as error:
+                messages.error(request, f"{row}: {error.message}")
+            else:
+                count += 1
+        if count:
+            messages.success(request, f"{count} schedule{'s' if count != 1 else ''} {done}")
+        return None
+
+    @admin.display(description="schedule", ordering="name")
+    def title(self, schedule: Schedule) -> str:
+        """The name, or what stands for one."""
+        return str(schedule)
+
+    @admin.display(description="endpoint", ordering="endpoint_path")
+    def endpoint_text(self, schedule: Schedule) -> str:
+        """What is called."""
+        return f"{schedule.endpoint_method} {schedule.endpoint_path}"
+
+    @display(description="last run", ordering="last_run_at", label=STATUS_COLOURS)
+    def last_run(self, schedule: Schedule) -> Any:
+        """How the last run ended, and when."""
+        if schedule.last_run_at is None:
+            return None
+        when = f"{schedule.last_run_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return schedule.last_run_status, f"{schedule.get_last_run_status_display()} {when}"
+
+    @admin.display(description="next slot")
+    def next_slot(self, schedule: Schedule) -> str:
+        """When it is due next."""
+        slot = queries.next_slot_of(schedule, after=datetime.now(UTC))
+        return "-" if slot is None else f"{slot:%Y-%m-%d %H:%M} UTC"
+
+    @display(
+        description="mirror",
+        label={SyncState.SYNCED: "success", SyncState.PENDING: "warning", SyncState.FAILED: "danger"},
+    )
+    def coloured_sync_state(self, schedule: Schedule) -> tuple[str, str]:
+        """Whether Temporal shows what this row says."""
+        return schedule.sync_state, schedule.sync_state.label
+
+
+def _form_field(member: str, fields: Any) -> str | None:
+    """The form's field for a member of the service's input; None puts the message above the form."""
+    name = "endpoint" if member == "endpoint_id" else member
+    return name if name in fields else None

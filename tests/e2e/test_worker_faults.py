@@ -1,0 +1,154 @@
+"""Real worker processes under faults: killed, started too early, cut off from the database, drained."""
+
+import signal
+import subprocess
+import threading
+import uuid
+
+import pytest
+from django.db import connection
+
+from scheduler_project import embedded
+from schedules.models import ScheduleRun
+from tests.support import processes
+from tests.support.fake_runner import answers, hangs
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def start_worker(world, worker_environment, settings, tmp_path):
+    """Starts workers that alone serve this test's schedules, on a task queue of their own."""
+    settings.TEMPORAL_TASK_QUEUE = f"test-{uuid.uuid4()}"
+    started = []
+
+    def start(**environment):
+        process = processes.start_worker(
+            environment=worker_environment
+            | {"TEMPORAL_TASK_QUEUE": settings.TEMPORAL_TASK_QUEUE, "EXT_GATEWAY_TIMEOUT_MS": "30000"}
+            | environment,
+            log_file=tmp_path / f"worker-{len(started)}.log",
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.popen.poll() is None:
+            process.kill()
+
+
+def test_a_worker_killed_during_a_call_leaves_one_run_with_one_key(world, start_worker, fake_runner):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate), answers())
+    first = start_worker()
+    eventually(lambda: first.says("worker.ready"))
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+
+    first.kill()
+    second = start_worker()
+    eventually(lambda: second.says("worker.ready"))
+    finished = world.finished_run(run["id"], seconds=60)
+    gate.set()
+
+    assert finished["status"] == "succeeded"
+    calls = fake_runner.calls[world.path]
+    assert [call.headers["x-idempotency-key"] for call in calls] == [f"{run['id']}:0"] * 2
+    assert [call.context["invocation_id"] for call in calls] == [run["id"]] * 2
+    assert [call.context["attempt"] for call in calls] == [1, 2]
+    assert ScheduleRun.objects.filter(schedule_id=run["schedule_id"]).count() == 1
+
+
+def test_sigterm_lets_a_call_in_flight_finish(world, start_worker, fake_runner):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate))
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+
+    worker.popen.send_signal(signal.SIGTERM)
+    eventually(lambda: worker.says("worker.draining"))
+    gate.set()
+
+    assert worker.popen.wait(30) == 0
+    assert world.finished_run(run["id"])["status"] == "succeeded"
+    assert len(fake_runner.calls[world.path]) == 1
+
+
+def test_a_second_sigterm_stops_now(world, start_worker, fake_runner):
+    fake_runner.script(world.path, hangs())
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+
+    worker.popen.send_signal(signal.SIGTERM)
+    eventually(lambda: worker.says("worker.draining"))
+    worker.popen.send_signal(signal.SIGTERM)
+
+    assert worker.popen.wait(5) == 130
+
+
+def test_a_worker_that_is_started_before_temporal_waits_and_says_so(database, worker_environment, tmp_path):
+    port = embedded.free_port()
+    environment = worker_environment | {"TEMPORAL_ADDRESS": f"127.0.0.1:{port}"}
+    worker = processes.start_worker(environment=environment, log_file=tmp_path / "worker.log")
+    try:
+        eventually(lambda: worker.says("worker.waiting_for_temporal"))
+        assert worker.popen.poll() is None
+        with embedded.running_temporal(port=port):
+            eventually(lambda: worker.says("worker.ready"), seconds=30)
+            assert worker.stop() == 0
+    finally:
+        if worker.popen.poll() is None:
+            worker.kill()
+
+
+def test_a_waiting_worker_stops_when_asked(database, worker_environment, tmp_path):
+    environment = worker_environment | {"TEMPORAL_ADDRESS": f"127.0.0.1:{embedded.free_port()}"}
+    worker = processes.start_worker(environment=environment, log_file=tmp_path / "worker.log")
+    eventually(lambda: worker.says("worker.waiting_for_temporal"))
+
+    assert worker.stop(seconds=10) == 0
+
+
+def test_postgresql_restarted_under_a_running_worker_loses_nothing(
+    world, start_worker, fake_runner, postgres_directory
+):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate), answers())
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    in_flight, next_one = world.create(name="in flight"), world.create(name="next")
+    run = world.run_now(in_flight)
+    fake_runner.wait_for_calls(world.path, 1)
+
+    connection.close()
+    embedded.restart_postgres(postgres_directory)
+    gate.set()
+
+    assert world.finished_run(run["id"], seconds=60)["status"] == "succeeded"
+    assert len(fake_runner.calls[world.path]) == 1
+    assert world.finished_run(world.run_now(next_one)["id"], seconds=60)["status"] == "succeeded"
+
+
+def test_a_cancelled_workflow_ends_its_run_and_aborts_the_call(world, start_worker, fake_runner, temporal_server):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate))
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+    shown = world.api("GET", f"runs/{run['id']}")
+
+    cli = embedded.temporal_executable()
+    command = [cli, "workflow", "cancel", "--address", temporal_server, "--workflow-id", shown["workflow_id"]]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    finished = world.finished_run(run["id"], seconds=60)
+    gate.set()
+    assert finished["status"] == "cancelled"
+    assert world.api("GET", f"schedules/{run['schedule_id']}")["last_run_status"] == "cancelled"

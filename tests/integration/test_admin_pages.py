@@ -1,0 +1,219 @@
+"""The admin: operators see every tenant, members theirs, viewers change nothing, and writes go through the services."""
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+
+from schedules.models import ApiEndpoint, AuditEvent, Role, Schedule, ScheduleRun, TenantMembership
+
+MODELS = ("tenant", "extensioninstall", "apiendpoint", "schedule", "schedulerun", "auditevent", "apikey")
+OPERATOR_MODELS = ("extension", "extensionversion", "tenantmembership")
+
+
+def signed_in(world=None, *, role=None, superuser=False):
+    user = get_user_model().objects.create_user(
+        f"user-{get_user_model().objects.count()}", password="x", is_staff=True, is_superuser=superuser
+    )
+    if world is not None:
+        TenantMembership.objects.create(tenant_id=world.tenant_id, user=user, role=role)
+    client = Client()
+    client.force_login(user)
+    client.user = user
+    return client
+
+
+@pytest.fixture
+def operator(database):
+    return signed_in(superuser=True)
+
+
+@pytest.fixture
+def administrator(world):
+    return signed_in(world, role=Role.ADMINISTRATOR)
+
+
+@pytest.fixture
+def viewer(world):
+    return signed_in(world, role=Role.VIEWER)
+
+
+def page(client, name, *arguments, **data):
+    return client.get(reverse(f"admin:schedules_{name}", args=arguments), data)
+
+
+def form(world, **changes):
+    endpoint = ApiEndpoint.objects.get(version__installs__id=world.install_id, path=world.path)
+    values = {
+        "install": str(world.install_id),
+        "endpoint": str(endpoint.id),
+        "name": "By hand",
+        "cron": "0 4 * * *",
+        "timezone": "",
+        "enabled": "on",
+        "payload": '{"a": 1}',
+    } | changes
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def submit(client, data, *, schedule=None):
+    if schedule is None:
+        return client.post(reverse("admin:schedules_schedule_add"), data)
+    return client.post(reverse("admin:schedules_schedule_change", args=[schedule["id"]]), data)
+
+
+def errors_of(response):
+    assert response.status_code == 200
+    return response.context["adminform"].form.errors
+
+
+def test_nobody_is_sent_to_the_login(database):
+    response = Client().get(reverse("admin:schedules_schedule_changelist"))
+
+    assert response.status_code == 302
+    assert "/admin/login/" in response.url
+
+
+@pytest.mark.parametrize("model", MODELS + OPERATOR_MODELS)
+def test_every_list_opens_for_an_operator(operator, world, model):
+    world.run_now(world.create(name="Seen by operators"))
+
+    assert page(operator, f"{model}_changelist").status_code == 200
+    assert page(operator, f"{model}_changelist", q="x").status_code == 200
+
+
+def test_every_kind_of_row_opens(operator, world):
+    schedule = world.create()
+    run = world.run_now(schedule)
+    assert page(operator, "schedule_change", schedule["id"]).status_code == 200
+    assert page(operator, "schedulerun_change", run["id"]).status_code == 200
+    assert page(operator, "extensioninstall_change", world.install_id).status_code == 200
+    assert page(operator, "tenant_change", world.tenant_id).status_code == 200
+    event = AuditEvent.objects.filter(tenant_id=world.tenant_id).first()
+    assert page(operator, "auditevent_change", event.id).status_code == 200
+    assert operator.get(reverse("admin:index")).status_code == 200
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_member_sees_their_tenant_only(administrator, world, other_world, model):
+    mine, theirs = world.create(name="Mine alone"), other_world.create(name="Theirs alone")
+    world.run_now(mine)
+    other_world.run_now(theirs)
+    other_world.key()
+
+    text = page(administrator, f"{model}_changelist").content.decode()
+
+    for secret in (theirs["id"], "Theirs alone", other_world.path, other_world.publisher, str(other_world.tenant_id)):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("model", OPERATOR_MODELS)
+def test_what_belongs_to_the_platform_is_closed_to_members(administrator, model):
+    assert page(administrator, f"{model}_changelist").status_code == 403
+
+
+def test_another_tenants_rows_cannot_be_opened_changed_or_deleted(administrator, other_world):
+    theirs = other_world.create()
+    run = other_world.run_now(theirs)
+
+    for name, key in (
+        ("schedule_change", theirs["id"]),
+        ("schedule_delete", theirs["id"]),
+        ("schedule_history", theirs["id"]),
+        ("schedulerun_change", run["id"]),
+        ("extensioninstall_change", other_world.install_id),
+        ("tenant_change", other_world.tenant_id),
+    ):
+        assert page(administrator, name, key).status_code in {302, 403, 404}, name
+    assert submit(administrator, form(other_world), schedule=theirs).status_code in {302, 403, 404}
+    assert "install" in errors_of(submit(administrator, form(other_world)))
+    actions = {"action": "delete_through_service", "_selected_action": theirs["id"]}
+    administrator.post(reverse("admin:schedules_schedule_changelist"), actions)
+    assert Schedule.objects.get(id=theirs["id"]).revision == 1
+
+
+def test_a_schedule_is_created_changed_and_deleted_through_the_services(administrator, world):
+    assert submit(administrator, form(world)).status_code == 302
+    schedule = Schedule.objects.get(install_id=world.install_id)
+    assert (schedule.name, schedule.timezone, schedule.payload) == ("By hand", "Europe/Berlin", {"a": 1})
+    assert schedule.sync_state == "synced"
+
+    changed = form(world, install=None, cron="5 5 * * *", enabled=None, payload="")
+    assert submit(administrator, changed, schedule={"id": schedule.id}).status_code == 302
+    schedule.refresh_from_db()
+    assert (schedule.cron, schedule.enabled, schedule.payload, schedule.revision) == ("5 5 * * *", False, None, 2)
+
+    administrator.post(reverse("admin:schedules_schedule_delete", args=[schedule.id]), {"post": "yes"})
+    assert not Schedule.objects.filter(id=schedule.id).exists()
+    events = AuditEvent.objects.filter(subject_id=schedule.id).order_by("id")
+    assert [(event.action, event.source, event.actor) for event in events] == [
+        (f"schedule.{what}", "admin", administrator.user.username) for what in ("created", "updated", "deleted")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"cron": "99 * * * *"}, "cron"),
+        ({"cron": "* * * * *"}, "cron"),
+        ({"timezone": "Mars"}, "timezone"),
+        ({"payload": "5"}, "payload"),
+        ({"payload": "{"}, "payload"),
+        ({"name": "Taken"}, "name"),
+        ({"endpoint": "nonsense"}, "endpoint"),
+        ({"name": "x" * 129}, "name"),
+    ],
+)
+def test_wrong_input_is_told_at_its_field_and_changes_nothing(administrator, world, changes, field):
+    world.create(name="Taken")
+
+    assert list(errors_of(submit(administrator, form(world, **changes)))) == [field]
+    assert Schedule.objects.filter(install_id=world.install_id).count() == 1
+
+
+def test_a_full_quota_is_told_above_the_form(administrator, world, settings):
+    settings.SCHEDULER_MAX_PER_INSTALL = 0
+
+    assert "Too many schedules" in str(errors_of(submit(administrator, form(world))))
+
+
+def test_a_viewer_looks_and_does_not_touch(viewer, world):
+    schedule = world.create(name="Look at me")
+
+    assert b"Look at me" in page(viewer, "schedule_changelist").content
+    assert page(viewer, "schedule_change", schedule["id"]).status_code == 200
+    assert page(viewer, "schedule_add").status_code == 403
+    assert submit(viewer, form(world, install=None, name="x"), schedule=schedule).status_code == 403
+    assert page(viewer, "schedule_delete", schedule["id"]).status_code == 403
+    viewer.post(
+        reverse("admin:schedules_schedule_changelist"),
+        {"action": "disable", "_selected_action": schedule["id"]},
+    )
+    assert Schedule.objects.get(id=schedule["id"]).enabled
+
+
+def test_bulk_actions_tell_what_was_refused(administrator, world):
+    first, second = world.create(), world.create()
+    url = reverse("admin:schedules_schedule_changelist")
+    both = {"_selected_action": [first["id"], second["id"]]}
+
+    response = administrator.post(url, both | {"action": "disable"}, follow=True)
+    assert "2 schedules disabled" in response.content.decode()
+    assert not Schedule.objects.filter(install_id=world.install_id, enabled=True).exists()
+
+    world.put_install(is_enabled=False)
+    response = administrator.post(url, both | {"action": "run_now"}, follow=True)
+    assert "The extension is disabled" in response.content.decode()
+    assert not ScheduleRun.objects.filter(install_id=world.install_id).exists()
+
+    response = administrator.post(url, both | {"action": "delete_through_service"}, follow=True)
+    assert "2 schedules deleted" in response.content.decode()
+
+
+def test_configuration_values_are_not_shown(administrator, world):
+    world.put_install(config={"token": "xyzzy-value"}, secret_envelope={"ciphertext": "xyzzy-envelope"})
+
+    text = page(administrator, "extensioninstall_change", world.install_id).content.decode()
+
+    assert "token" in text
+    assert "xyzzy" not in text

@@ -1,0 +1,70 @@
+"""A wrong environment stops a process with one line that names the variable."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT, base_environment
+
+GOOD = {"DJANGO_SECRET_KEY": "k" * 60, "DATABASE_URL": "postgresql://u@127.0.0.1:1/d"}
+
+
+def check(**values):
+    environment = base_environment(**(GOOD | values))
+    command = [sys.executable, "manage.py", "check"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+
+
+def test_good_settings_pass():
+    assert check().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DJANGO_SECRET_KEY", None),
+        ("DJANGO_SECRET_KEY", "short"),
+        ("DJANGO_DEBUG", "perhaps"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "postgresql://localhost/"),
+        ("DATABASE_URL", "nonsense"),
+        ("RUNNER_BASE_URL", "localhost:8080"),
+        ("RUNNER_BASE_URL", "ftp://localhost"),
+        ("EXT_GATEWAY_TIMEOUT_MS", "30s"),
+        ("EXT_GATEWAY_TIMEOUT_MS", "0"),
+        ("EXT_RUNNER_MAX_RESPONSE_BYTES", "-1"),
+        ("SCHEDULER_MIN_INTERVAL_SECONDS", "1"),
+        ("SCHEDULER_MAX_PER_INSTALL", "many"),
+        ("RUNNER_SERVICE_TOKEN", "long-enough-to-be-a-token,short"),
+        ("REGISTRY_SERVICE_TOKEN", "short"),
+        ("TEMPORAL_TASK_QUEUE", " "),
+        ("LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_wrong_variable_is_named_in_one_line(name, value):
+    result = check(**{name: value})
+
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"Configuration error: {name}")
+    if value and len(value) > 3:
+        assert "Traceback" not in result.stderr
+
+
+def test_an_unreadable_temporal_profile_is_named_and_its_secrets_are_not(tmp_path):
+    profile = tmp_path / "temporal.toml"
+    profile.write_text('[profile.default]\napi_key = "very-secret\n')
+
+    result = check(TEMPORAL_CONFIG_FILE=profile)
+
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert "TEMPORAL_CONFIG_FILE" in line
+    assert "very-secret" not in result.stderr
+
+
+def test_a_secret_in_the_environment_is_not_repeated():
+    result = check(DATABASE_URL="mysql://user:hunter2@localhost/x")
+
+    assert "hunter2" not in result.stderr + result.stdout
