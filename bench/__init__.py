@@ -1,1 +1,1 @@
-"""The benchmarks: each prints ratios taken in one run on one machine, never a verdict."""
+"""The benchmarks: each measures in one run on one machine, prints figures and ratios, and never judges."""

@@ -26,7 +26,7 @@ from temporalio.worker import (
 
 from schedules import runner, temporal
 from schedules.errors import DependencyUnavailable
-from worker.activities import Activities
+from worker.activities import Activities, use_connections_unchecked
 from workflows.converge_mirrors import ConvergeMirrors
 from workflows.run_schedule import RunSchedule
 
@@ -65,6 +65,7 @@ def main() -> None:
     The first signal drains: nothing new is taken and what runs may end. The second stops at once; the engine hands
     what was running to another worker.
     """
+    use_connections_unchecked()
     exit_code = asyncio.run(_main())
     sys.stdout.flush()
     sys.stderr.flush()

@@ -83,7 +83,9 @@ def _attempt_request(request: RunRequest) -> AttemptRequest:
 
 async def _close(attempt: AttemptRequest, error: ActivityError) -> RunOutcome:
     """Record the end of a run whose attempt could not record it: cancelled, out of time, or given up by the engine."""
-    if isinstance(error.cause, CancelledError):
+    # An attempt that was about to fail when the cancel came in ends as failed, and is not repeated: it is the cancel
+    # that ended the run.
+    if isinstance(error.cause, CancelledError) or workflow.cancellation_reason() is not None:
         status, reason = "cancelled", "cancelled while it ran"
     elif isinstance(error.cause, EngineTimeoutError) and error.cause.type == TimeoutType.SCHEDULE_TO_CLOSE:
         status, reason = "timed_out", "no attempt ended within the run's time limit"

@@ -1,0 +1,32 @@
+"""``make bench``: run every scenario and print one table of ratios."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+from bench import waiting_calls
+from bench.report import Figure, render_table
+
+SCENARIOS = {"waiting calls": waiting_calls.run}
+
+
+def main() -> int:
+    """Run the scenarios that the command line names, or all of them."""
+    wanted = sys.argv[1:] or list(SCENARIOS)
+    if unknown := [name for name in wanted if name not in SCENARIOS]:
+        print(f"Unknown scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    figures: list[Figure] = []
+    for name in wanted:
+        print(f"Running {name} …", file=sys.stderr, flush=True)
+        figures += SCENARIOS[name]()
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("django", "temporalio", "psycopg", "httpx"))
+    print(f"{platform.platform()}, Python {platform.python_version()}, {packages}\n")
+    print(render_table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The services that a scenario runs on: throw-away PostgreSQL and Temporal, a sink, a worker, and Django set up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnection
+
+from scheduler_project import embedded
+
+WORKER_CONNECTION_NAME: Final = "bench-worker"
+# Both protocols' forms: "statement: …" and "execute <name>: …".
+_STATEMENT: Final = re.compile(r"LOG: +(statement|execute [^:]*): ")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a scenario works with."""
+
+    worker: psutil.Process
+    postgres_log: Path
+
+    def statements_of_worker(self) -> int:
+        """How many statements the worker has sent, as the server logged them."""
+        prefix = f"{WORKER_CONNECTION_NAME}|"
+        with self.postgres_log.open(errors="replace") as lines:
+            return sum(line.startswith(prefix) and _STATEMENT.search(line) is not None for line in lines)
+
+
+@contextlib.contextmanager
+def built(*, call_seconds: float) -> Iterator[Stage]:
+    """Everything up and Django set up in this process; all of it gone afterwards."""
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        options = {"log_statement": "all", "log_line_prefix": "%a|"}
+        postgres = directory / "postgres"
+        url = stack.enter_context(embedded.running_postgres(postgres, options=options, adopt=True))
+        temporal_port, sink_port = embedded.free_port(), embedded.free_port()
+        database_file = directory / "temporal.db"
+        address = stack.enter_context(embedded.running_temporal(port=temporal_port, database_file=database_file))
+        os.environ |= {
+            "DATABASE_URL": url,
+            "TEMPORAL_ADDRESS": address,
+            "RUNNER_BASE_URL": f"http://127.0.0.1:{sink_port}",
+            "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
+            "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
+            "EXT_GATEWAY_TIMEOUT_MS": "60000",
+            "SCHEDULER_RUN_NOW_PER_MINUTE": "100000",
+            "LOG_LEVEL": "WARNING",
+        }
+        _set_up_django()
+        stack.enter_context(_process([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
+        embedded.wait_for_port(sink_port, patience_seconds=10)
+        worker = stack.enter_context(_process([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME))
+        yield Stage(worker=psutil.Process(worker.pid), postgres_log=postgres / "log")
+        _close_connections()
+
+
+def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
+    """One tenant with so many disabled schedules, without mirrors; returns (tenant, install, schedule) ids."""
+    from schedules import audit, installs
+    from schedules.models import ApiEndpoint, Schedule
+
+    actor = audit.Actor(audit.Source.COMMAND, "bench")
+    tenant_id, registry_id = uuid.uuid4(), uuid.uuid4()
+    installs.put_tenant(tenant_id=tenant_id, name="Bench", timezone="UTC", actor=actor)
+    installs.put_extension(registry_id=registry_id, publisher="bench", name=registry_id.hex, actor=actor)
+    manifest = {"api": {"endpoints": [{"method": "POST", "path": "/api/call"}]}}
+    installs.put_version(
+        registry_id=registry_id,
+        version="1",
+        version_id=None,
+        content_hash="0" * 64,
+        manifest=manifest,
+        actor=actor,
+    )
+    state = installs.InstallState(version="1", is_enabled=True, config={}, granted_caps=[], secret_envelope=None)
+    install = installs.put_install(tenant_id=tenant_id, registry_id=registry_id, state=state, actor=actor)
+    endpoint = ApiEndpoint.objects.get(version_id=install.version_id)
+    rows = Schedule.objects.bulk_create(
+        Schedule(
+            tenant_id=tenant_id,
+            install=install,
+            endpoint=endpoint,
+            endpoint_method=endpoint.method,
+            endpoint_path=endpoint.path,
+            cron="0 4 * * *",
+            timezone="UTC",
+            enabled=False,
+            payload={"n": number},
+            generation=1,
+            synced_generation=1,
+        )
+        for number in range(count)
+    )
+    return [(tenant_id, install.id, row.id) for row in rows]
+
+
+def ask_for_runs(schedules: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]) -> None:
+    """One run-now for each, through the service; returns once the engine has all of them."""
+    from django.db import connection
+
+    from schedules import audit, convergence, runs
+
+    def ask(ids: tuple[uuid.UUID, uuid.UUID, uuid.UUID]) -> None:
+        try:
+            runs.request_run_now(
+                tenant_id=ids[0],
+                install_id=ids[1],
+                schedule_id=ids[2],
+                actor=audit.Actor(audit.Source.COMMAND, "bench"),
+            )
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, schedules))
+    convergence.finish_background_work(timeout_seconds=60)
+
+
+def _set_up_django() -> None:
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+
+def _close_connections() -> None:
+    from django.db import connections
+
+    connections.close_all()
+    for connection in connections.all(initialized_only=True):
+        if isinstance(connection, PostgresConnection):
+            connection.close_pool()
+
+
+@contextlib.contextmanager
+def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=os.environ | environment, cwd=embedded.PROJECT_ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
