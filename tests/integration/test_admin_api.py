@@ -22,7 +22,7 @@ def test_a_schedule_lives_from_create_to_delete(world):
         created
     )
 
-    changed = world.api("PATCH", path, {"name": None, "cron": " 5  4 * * * "}, expect=200)
+    changed = world.change(created, name=None, cron=" 5  4 * * * ")
     assert (changed["name"], changed["cron"], changed["revision"]) == (None, "5 4 * * *", 2)
     assert world.api("GET", path, expect=200) == changed
     assert world.api("GET", "schedules", expect=200)["results"] == [changed]

@@ -136,7 +136,7 @@ def test_a_schedule_is_created_changed_and_deleted_through_the_services(administ
     assert submit(administrator, form(world)).status_code == 302
     schedule = Schedule.objects.get(install_id=world.install_id)
     assert (schedule.name, schedule.timezone, schedule.payload) == ("By hand", "Europe/Berlin", {"a": 1})
-    assert schedule.sync_state == "synced"
+    world.synced({"id": schedule.id})
 
     changed = form(world, install=None, cron="5 5 * * *", enabled=None, payload="")
     assert submit(administrator, changed, schedule={"id": schedule.id}).status_code == 302

@@ -52,13 +52,12 @@ def test_a_created_schedule_is_mirrored_at_once_with_its_attributes(world):
 def test_an_update_disable_and_enable_reach_the_mirror(world):
     schedule = world.create()
 
-    world.api("PATCH", f"schedules/{schedule['id']}", {"cron": "15 6 * * *", "enabled": False}, expect=200)
-    description = eventually(lambda: describe(world, schedule))
+    world.change(schedule, cron="15 6 * * *", enabled=False)
+    description = describe(world, schedule)
     assert description.schedule.state.paused
     assert description.schedule.spec.calendars[0].minute[0].start == 15
 
-    enabled = world.api("PATCH", f"schedules/{schedule['id']}", {"enabled": True}, expect=200)
-    assert enabled["sync_state"] == "synced"
+    world.change(schedule, enabled=True)
     assert not describe(world, schedule).schedule.state.paused
 
 
@@ -124,7 +123,7 @@ def test_writes_succeed_while_temporal_is_away_and_reconcile_repairs_all_of_them
     changed, deleted = world.create(name="changed"), world.create(name="deleted")
     temporal_proxy.down()
     try:
-        created = world.create(name="created")
+        created = world.create(sync=False, name="created")
         assert created["sync_state"] == "pending"
         world.api("PATCH", f"schedules/{changed['id']}", {"cron": "45 7 * * *"}, expect=200)
         world.api("DELETE", f"schedules/{deleted['id']}", expect=204)
@@ -162,7 +161,7 @@ def test_a_run_asked_for_while_temporal_is_away_is_started_later(world, worker, 
 def test_the_workers_own_sweep_pushes_what_a_crash_left_unsynced(world, worker, temporal_proxy, temporal_server):
     temporal_proxy.down()
     try:
-        schedule = world.create()
+        schedule = world.create(sync=False)
         # The writer's own push has to give up first, as it would for good in a process that dies.
         convergence.finish_background_work(timeout_seconds=30)
     finally:
@@ -184,7 +183,7 @@ def test_a_vanished_mirror_is_made_again_by_the_next_push(world, temporal_server
     schedule = world.create()
     with_handle(world, schedule, temporal_server, lambda handle: handle.delete())
 
-    world.api("PATCH", f"schedules/{schedule['id']}", {"cron": "1 1 * * *"}, expect=200)
+    world.change(schedule, cron="1 1 * * *")
 
     assert describe(world, schedule).schedule.spec.calendars[0].hour[0].start == 1
 
@@ -200,7 +199,7 @@ def test_a_mirror_edited_by_hand_is_overwritten_whole_and_not_added_to(world, te
         await handle.update(add_an_interval)
 
     with_handle(world, schedule, temporal_server, edit)
-    world.api("PATCH", f"schedules/{schedule['id']}", {"cron": "2 2 * * *"}, expect=200)
+    world.change(schedule, cron="2 2 * * *")
 
     spec = describe(world, schedule).schedule.spec
     assert not spec.intervals
@@ -211,7 +210,7 @@ def test_an_operators_hold_survives_a_push(world, temporal_server):
     schedule = world.create()
     with_handle(world, schedule, temporal_server, lambda handle: handle.pause(note="incident 12"))
 
-    world.api("PATCH", f"schedules/{schedule['id']}", {"cron": "3 3 * * *"}, expect=200)
+    world.change(schedule, cron="3 3 * * *")
 
     state = describe(world, schedule).schedule.state
     assert state.paused

@@ -108,9 +108,24 @@ class World:
             assert response.status_code == expect, response.content
         return response.json() if response.content else None
 
-    def create(self, **changes):
+    def create(self, *, sync=True, **changes):
+        """Create a schedule, and wait for its mirror unless that cannot come."""
         body = {"endpoint": f"POST {self.path}", "cron": "0 4 * * *"} | changes
-        return self.api("POST", "schedules", body, expect=201)
+        created = self.api("POST", "schedules", body, expect=201)
+        return self.synced(created) if sync else created
+
+    def change(self, schedule, **changes):
+        """Change a schedule, and wait for its mirror."""
+        return self.synced(self.api("PATCH", f"schedules/{schedule['id']}", changes, expect=200))
+
+    def synced(self, schedule):
+        """The schedule once its mirror shows it. A writer waits for its push only a moment."""
+
+        def check():
+            shown = self.api("GET", f"schedules/{schedule['id']}", expect=200)
+            return shown if shown["sync_state"] == "synced" else None
+
+        return eventually(check, seconds=70)
 
     def run_now(self, schedule, *, expect=202, body=None, **headers):
         return self.api("POST", f"schedules/{schedule['id']}/run-now", body or {}, expect=expect, **headers)
