@@ -2,7 +2,7 @@
 PYTHON := $(CURDIR)/.venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench lock format
+.PHONY: demo test check bench time-differential lock format
 
 demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
@@ -20,6 +20,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) -m bench
+
+# Compares the engine's fires with our slots in every IANA zone; `make test` does so in some forty.
+time-differential: $(INSTALLED)
+	TIME_DIFFERENTIAL=all $(PYTHON) -m pytest tests/integration/test_time_differential.py
 
 format: $(INSTALLED)
 	$(PYTHON) -m ruff format .

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +72,7 @@ def built(*, call_seconds: float) -> Iterator[Stage]:
 
 def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
     """One tenant with so many disabled schedules, without mirrors; returns (tenant, install, schedule) ids."""
-    from schedules import audit, installs
+    from schedules import audit, calendars, installs
     from schedules.models import ApiEndpoint, Schedule
 
     actor = audit.Actor(audit.Source.COMMAND, "bench")
@@ -103,6 +104,8 @@ def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
             payload={"n": number},
             generation=1,
             synced_generation=1,
+            exact_until=datetime.now(UTC) + timedelta(days=3650),
+            calendar_rules=calendars.RULES,
         )
         for number in range(count)
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -26,7 +26,7 @@ from django.db import DatabaseError, connection
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from schedules import temporal
+from schedules import calendars, cron, temporal
 from schedules.errors import DependencyUnavailable
 from schedules.models import (
     ExtensionInstall,
@@ -47,6 +47,9 @@ OUTAGE_MEMORY_SECONDS: Final = 5.0
 PUSH_THREADS: Final = 4
 # A run that was asked for by hand and has no workflow after this long is started by the sweep.
 START_GRACE: Final = timedelta(seconds=10)
+# Mirrors are renewed while their calendars are still exact for this long: clock changes of the next 18 months are
+# always written out.
+RENEWAL_NOTICE: Final = timedelta(days=19 * 31)
 
 
 class PushOutcome(StrEnum):
@@ -159,7 +162,7 @@ def start(run: ScheduleRun) -> PushOutcome:
     return PushOutcome.SYNCED
 
 
-def mirror_state(schedule: Schedule) -> temporal.MirrorState:
+def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> temporal.MirrorState:
     """What the schedule's mirror must show. The row needs its install."""
     return temporal.MirrorState(
         tenant_id=schedule.tenant_id,
@@ -168,6 +171,7 @@ def mirror_state(schedule: Schedule) -> temporal.MirrorState:
         schedule_id=schedule.id,
         cron=schedule.cron,
         timezone=schedule.timezone,
+        calendars=compiled.calendars,
         active=schedule.enabled and schedule.install.is_enabled,
         generation=schedule.generation,
     )
@@ -183,13 +187,19 @@ def _load(*, tenant_id: UUID, schedule_id: UUID) -> Schedule | None:
 
 
 def _project(row: Schedule) -> PushOutcome:
-    if row.synced_generation == row.generation:
+    now = datetime.now(UTC)
+    is_exact = row.exact_until is not None and row.exact_until >= now + RENEWAL_NOTICE
+    if row.synced_generation == row.generation and is_exact and row.calendar_rules == calendars.RULES:
         return PushOutcome.NOTHING
-    state = mirror_state(row)
+    compiled = calendars.compile_calendars(cron.parse(row.cron), cron.parse_zone(row.timezone), now=now)
+    state = mirror_state(row, compiled=compiled)
     temporal.put_mirror(state, exists=row.synced_generation > 0)
     # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced.
-    Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lt=state.generation).update(
-        synced_generation=state.generation, sync_error=""
+    Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation).update(
+        synced_generation=state.generation,
+        sync_error="",
+        exact_until=compiled.exact_until,
+        calendar_rules=calendars.RULES,
     )
     return PushOutcome.SYNCED
 
@@ -205,7 +215,8 @@ def _remove(*, tenant_id: UUID, schedule_id: UUID) -> PushOutcome:
 
 def _unsynced() -> list[tuple[UUID, UUID]]:
     """What needs a push, oldest change first."""
-    rows = Schedule.objects.filter(~Q(synced_generation=F("generation"))).order_by("changed_at")
+    outdated = ~Q(calendar_rules=calendars.RULES) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
+    rows = Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated).order_by("changed_at")
     removals = MirrorRemoval.objects.order_by("deleted_at")
     return [
         *rows.values_list("tenant_id", "id"),

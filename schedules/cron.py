@@ -123,17 +123,6 @@ class Expression:
         return tuple(hour * 60 + minute for hour in self.hours for minute in self.minutes)
 
 
-@dataclass(frozen=True, slots=True)
-class Calendar:
-    """The local times an expression selects, as the inclusive values of each field (weekday 0 = Sunday)."""
-
-    minutes: tuple[int, ...]
-    hours: tuple[int, ...]
-    days: tuple[int, ...]
-    months: tuple[int, ...]
-    weekdays: tuple[int, ...]
-
-
 @functools.lru_cache(maxsize=4096)
 def parse(text: str) -> Expression:
     """Return the meaning of a five-field expression.
@@ -205,19 +194,47 @@ def slots(expression: Expression, zone: zoneinfo.ZoneInfo, *, start: datetime, e
     pending: list[datetime] = []
     previous: datetime | None = None
     while day <= last_day:
-        if expression.matches_date(day):
-            pending.extend(_instants_of_day(expression, zone, day))
-            pending.sort()
         # A later date's local times can come before an earlier date's where the clock is set back over midnight, so
         # an instant is only passed on once no later date can precede it. No zone is a day away from UTC.
-        settled = datetime(day.year, day.month, day.day, tzinfo=UTC) if day < last_day else None
-        cut = len(pending) if settled is None else bisect_left(pending, settled)
-        for instant in pending[:cut]:
+        settled = bisect_left(pending, datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=1))
+        for instant in pending[:settled]:
             if instant != previous and start <= instant < end:
                 yield instant
             previous = instant
-        del pending[:cut]
-        day += timedelta(days=1)
+        del pending[:settled]
+        if expression.matches_date(day):
+            pending.extend(_instants_of_day(expression, zone, day))
+            pending.sort()
+        day = _next_candidate(expression, day)
+    for instant in pending:
+        if instant != previous and start <= instant < end:
+            yield instant
+        previous = instant
+
+
+def _next_candidate(expression: Expression, day: date) -> date:
+    """The next date that may match: the day after, or the first of the next selected month."""
+    following = day + timedelta(days=1)
+    while following.month not in expression.months:
+        following = (following.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return following
+
+
+def is_slot(expression: Expression, zone: zoneinfo.ZoneInfo, instant: datetime) -> bool:
+    """Whether the schedule is due at exactly this instant. Agrees with `slots`, and is fast."""
+    local = instant.astimezone(zone)
+    shown = (
+        (local.second, local.microsecond) == (0, 0)
+        and local.minute in expression.minutes
+        and local.hour in expression.hours
+        and expression.matches_date(local.date())
+    )
+    if expression.follows_elapsed_time:
+        return shown
+    if shown and not local.fold:
+        return True
+    ends_a_gap = _offset((instant - timedelta(seconds=1)).astimezone(zone)) < _offset(local)
+    return ends_a_gap and instant in slots(expression, zone, start=instant, end=instant + timedelta(seconds=1))
 
 
 def next_slots(expression: Expression, zone: zoneinfo.ZoneInfo, *, after: datetime, count: int) -> list[datetime]:
@@ -239,17 +256,6 @@ def next_slots(expression: Expression, zone: zoneinfo.ZoneInfo, *, after: dateti
 def next_slot(expression: Expression, zone: zoneinfo.ZoneInfo, *, after: datetime) -> datetime | None:
     """The first slot strictly later than ``after``."""
     return next(iter(next_slots(expression, zone, after=after, count=1)), None)
-
-
-def calendar(expression: Expression) -> Calendar:
-    """The local times of the expression in the form that an engine's calendar takes."""
-    return Calendar(
-        minutes=expression.minutes,
-        hours=expression.hours,
-        days=expression.days,
-        months=expression.months,
-        weekdays=expression.weekdays,
-    )
 
 
 def _split(text: str) -> list[str]:

@@ -274,6 +274,12 @@ class Schedule(models.Model):
     generation = models.PositiveIntegerField(default=1, editable=False)
     synced_generation = models.PositiveIntegerField(default=0, editable=False)
     sync_error = models.CharField(max_length=512, blank=True, editable=False)
+    exact_until = models.DateTimeField(
+        null=True, editable=False, help_text="Until when the mirror's calendars are exact; renewed long before."
+    )
+    calendar_rules = models.CharField(
+        max_length=32, blank=True, editable=False, help_text="What the mirror's calendars were compiled by."
+    )
     changed_at = models.DateTimeField(db_default=Now(), editable=False, help_text="When the generation last moved.")
     last_run_at = models.DateTimeField(null=True, editable=False)
     last_run_status = models.CharField(max_length=16, choices=RunStatus.choices, blank=True, editable=False)

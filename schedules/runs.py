@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, limits, payloads, queries, services
+from schedules import audit, convergence, cron, limits, metrics, payloads, queries, services
 from schedules.errors import Conflict, InstallDisabled, InvalidFields
 from schedules.models import (
     UNFINISHED_STATUSES,
@@ -33,6 +33,8 @@ from workflows import names
 LATENESS_LIMIT: Final = timedelta(minutes=5)
 # However soon the other side wants to be called again: "retry-after: 0" must not become a hot loop.
 SHORTEST_DELAY_SECONDS: Final = 1.0
+# About 30 MB; beyond it, what a process knows of schedules is forgotten and learnt again.
+MAX_KNOWN_GRIDS: Final = 100_000
 _IN_FLIGHT_CONSTRAINT: Final = "a_schedule_has_one_run_in_flight"
 
 
@@ -109,26 +111,37 @@ def claim(
     One statement, so endpoint, version, payload, config and secrets are of one moment. Whether the run may start is
     decided here, under the constraint that a schedule has one run in flight; where it may not, the row says why. A
     repeat for a finished run returns its state and changes nothing.
+
+    A scheduled fire that is no slot of the schedule leaves no row: its mirror was outdated, or edited by hand.
     """
-    values = {
-        "tenant_id": tenant_id,
-        "schedule_id": schedule_id,
-        "invocation_id": invocation_id,
-        "trigger": trigger,
-        "slot": slot,
-        "lateness_limit": LATENESS_LIMIT,
-        "workflow_id": workflow_id,
-        "workflow_run_id": workflow_run_id,
-        "overlaps": False,
-    }
-    try:
-        row = _fetch_one(_CLAIM, values)
-    except IntegrityError as error:
-        if _IN_FLIGHT_CONSTRAINT not in str(error):
-            raise
-        row = _fetch_one(_CLAIM, values | {"overlaps": True})
+    grid = _grids.get(schedule_id)
+    while True:
+        row = _claim_on_grid(
+            grid,
+            {
+                "tenant_id": tenant_id,
+                "schedule_id": schedule_id,
+                "invocation_id": invocation_id,
+                "trigger": trigger,
+                "slot": slot,
+                "lateness_limit": LATENESS_LIMIT,
+                "workflow_id": workflow_id,
+                "workflow_run_id": workflow_run_id,
+                "overlaps": False,
+            },
+        )
+        if row is None or row["id"] is not None or trigger != Trigger.SCHEDULE:
+            break
+        current = _Grid(row["cron"], row["timezone"])
+        if grid == current:
+            break
+        # What we knew of the schedule is outdated, or nothing yet. Only its author can make this go round again.
+        if len(_grids) >= MAX_KNOWN_GRIDS:
+            _grids.clear()
+        grid = _grids[schedule_id] = current
     if row is None or row["id"] is None:
-        return _claim_of_missing(tenant_id=tenant_id, invocation_id=invocation_id)
+        off_grid = row is not None and grid is not None and not grid.has(slot) and trigger == Trigger.SCHEDULE
+        return _claim_of_missing(tenant_id=tenant_id, invocation_id=invocation_id, off_grid=off_grid)
     if row["status"] != RunStatus.RUNNING:
         return Claim(status=row["status"], reason=row["reason"])
     return Claim(
@@ -137,6 +150,37 @@ def claim(
         attempts_recorded=row["attempts_recorded"],
         started_at=row["started_at"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """When a schedule is due, as far as the row said when it was last looked at."""
+
+    cron: str
+    timezone: str
+
+    def has(self, slot: datetime) -> bool:
+        """Whether the schedule is due at that instant."""
+        return cron.is_slot(cron.parse(self.cron), cron.parse_zone(self.timezone), slot)
+
+
+# Whether a fire is a slot is computed before the claim, from what this process last saw of the schedule. The claim
+# holds only if the row still says the same, so a stale entry costs one more statement and never a wrong run.
+_grids: dict[UUID, _Grid] = {}
+
+
+def _claim_on_grid(grid: _Grid | None, values: dict[str, Any]) -> dict[str, Any] | None:
+    values |= {
+        "known_cron": grid.cron if grid else "",
+        "known_timezone": grid.timezone if grid else "",
+        "on_grid": grid is not None and grid.has(values["slot"]),
+    }
+    try:
+        return _fetch_one(_CLAIM, values)
+    except IntegrityError as error:
+        if _IN_FLIGHT_CONSTRAINT not in str(error):
+            raise
+        return _fetch_one(_CLAIM, values | {"overlaps": True})
 
 
 def record_attempt(
@@ -317,10 +361,13 @@ def _short_reason(answer: Answer) -> str:
     return "the runner's answer was unusable" if answer.http_status is not None else "the runner was not reached"
 
 
-def _claim_of_missing(*, tenant_id: UUID, invocation_id: UUID) -> Claim:
-    """The claim returned no row: the run has ended already, or its schedule is gone."""
+def _claim_of_missing(*, tenant_id: UUID, invocation_id: UUID, off_grid: bool) -> Claim:
+    """The claim returned no row: the run has ended already, its schedule is gone, or the fire was no slot."""
     reason = "the schedule was deleted before the run started"
     run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=invocation_id).first()
+    if run is None and off_grid:
+        metrics.OFF_GRID_FIRES.inc()
+        return Claim(status="", reason="the schedule is not due at this time")
     if run is None:
         return Claim(status="", reason=reason)
     if run.status in UNFINISHED_STATUSES:
@@ -365,7 +412,7 @@ _CLAIM: Final = """
 WITH source AS (
     SELECT s.id, s.tenant_id, s.install_id, s.endpoint_method, s.endpoint_path, s.payload, s.revision,
            i.extension_id, i.version_id, i.config, i.granted_caps, i.secret_envelope,
-           v.version AS version_name, v.content_hash,
+           v.version AS version_name, v.content_hash, s.cron, s.timezone,
            CASE
                WHEN NOT i.is_enabled THEN 'the extension was disabled'
                WHEN s.endpoint_id IS NULL THEN 'the schedule had no endpoint'
@@ -405,6 +452,11 @@ WITH source AS (
            CASE WHEN status = 'running' THEN clock_timestamp() END,
            CASE WHEN status <> 'running' THEN clock_timestamp() END
     FROM decision
+    -- A run that exists goes on whatever became of the grid since.
+    WHERE %(trigger)s <> 'schedule'
+       OR (%(on_grid)s AND cron = %(known_cron)s AND timezone = %(known_timezone)s)
+       OR EXISTS (SELECT 1 FROM schedules_schedulerun existing
+                  WHERE existing.tenant_id = %(tenant_id)s AND existing.id = %(invocation_id)s)
     ON CONFLICT (id) DO UPDATE SET
         -- A queued run starts now, by today's rules; one whose attempt died goes on as it began.
         status = CASE WHEN run.status = 'running' THEN run.status ELSE EXCLUDED.status END,
@@ -429,7 +481,7 @@ SELECT claimed.id, claimed.tenant_id, claimed.install_id, claimed.schedule_id, c
        claimed.status, claimed.reason, claimed.attempts, claimed.attempts_recorded, claimed.failed_envelopes,
        claimed.version_id, claimed.content_hash, claimed.endpoint_method, claimed.endpoint_path, claimed.payload,
        claimed.started_at,
-       source.extension_id, source.config, source.granted_caps, source.secret_envelope
+       source.cron, source.timezone, source.extension_id, source.config, source.granted_caps, source.secret_envelope
 FROM source LEFT JOIN claimed ON TRUE
 """
 

@@ -48,7 +48,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from schedules import cron
+from schedules.calendars import UtcCalendar
 from schedules.errors import DependencyUnavailable, SchedulingError
 from workflows import names
 from workflows.payloads import RunRequest
@@ -95,6 +95,7 @@ class MirrorState:
     schedule_id: UUID
     cron: str
     timezone: str
+    calendars: tuple[UtcCalendar, ...]
     active: bool
     generation: int
 
@@ -129,10 +130,10 @@ def address() -> str:
 def build_schedule(state: MirrorState) -> Schedule:
     """The Temporal Schedule that stands for a row. Pure.
 
-    Never carries cron text: Temporal and cron programs read some of it differently, so the expression is sent as
-    the values that it selects. Overlap is allowed here, because it is decided at the claim, where it leaves a row.
+    Never carries cron text or a zone for the engine to interpret: it reads some of both in ways of its own. The
+    calendars are in UTC, and what they stand for is a comment for operators. Overlap is allowed here, because it is
+    decided at the claim, where it leaves a row.
     """
-    calendar = cron.calendar(cron.parse(state.cron))
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.RUN_SCHEDULE,
@@ -156,9 +157,12 @@ def build_schedule(state: MirrorState) -> Schedule:
                     day_of_month=_ranges(calendar.days),
                     month=_ranges(calendar.months),
                     day_of_week=_ranges(calendar.weekdays),
+                    year=_ranges(calendar.years),
+                    comment=f"{state.cron} in {state.timezone}",
                 )
+                for calendar in state.calendars
             ],
-            time_zone_name=state.timezone,
+            time_zone_name="UTC",
         ),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL, catchup_window=CATCH_UP_WINDOW),
         state=ScheduleState(paused=not state.active, note="" if state.active else OUR_PAUSE_NOTE),

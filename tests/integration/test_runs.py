@@ -11,11 +11,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from temporalio.client import Client
 
-from schedules import runs
+from schedules import metrics, runs
 from schedules.models import Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
 from tests.support.fake_runner import answers, floods, hangs, resets, sends
 from tests.support.waiting import eventually
+from workflows import names
 
 SOON = {"retry-after": "1"}
 
@@ -291,7 +292,7 @@ def test_nothing_private_is_in_temporal(world, worker, fake_runner, temporal_ser
             assert word not in text
 
 
-def claim(world, schedule_id, *, slot=None, trigger="schedule", invocation_id=None):
+def claim(world, schedule_id, *, slot=None, trigger="run_now", invocation_id=None):
     slot = slot or datetime.now(UTC).replace(microsecond=0)
     return runs.claim(
         tenant_id=world.tenant_id,
@@ -324,11 +325,20 @@ def test_a_successful_run_costs_two_statements(world):
     assert len(statements) == 2
 
 
-def test_a_late_slot_is_recorded_as_missed(world):
-    schedule = world.create()
-    slot = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5, seconds=30)
+def due_at(world, slot):
+    """A schedule that is due at the slot and once a day."""
+    return world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC")
 
-    taken = claim(world, schedule["id"], slot=slot)
+
+def this_minute(**offset):
+    return (datetime.now(UTC) - timedelta(**offset)).replace(second=0, microsecond=0)
+
+
+def test_a_late_slot_is_recorded_as_missed(world):
+    slot = this_minute(minutes=6)
+    schedule = due_at(world, slot)
+
+    taken = claim(world, schedule["id"], slot=slot, trigger="schedule")
 
     assert taken.status == "missed"
     assert taken.invocation is None
@@ -336,14 +346,62 @@ def test_a_late_slot_is_recorded_as_missed(world):
 
 
 def test_a_slot_of_a_disabled_schedule_or_install_is_recorded_as_skipped(world):
-    schedule = world.create()
-    world.api("PATCH", f"schedules/{schedule['id']}", {"enabled": False}, expect=200)
-    assert claim(world, schedule["id"]).status == "skipped_disabled"
+    slot = this_minute()
+    schedule, other = due_at(world, slot), due_at(world, slot)
+    world.change(schedule, enabled=False)
+    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "skipped_disabled"
 
-    world.api("PATCH", f"schedules/{schedule['id']}", {"enabled": True}, expect=200)
     world.put_install(is_enabled=False)
-    taken = claim(world, schedule["id"], slot=datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1))
+    taken = claim(world, other["id"], slot=slot, trigger="schedule")
     assert (taken.status, taken.reason) == ("skipped_disabled", "the extension was disabled")
+
+
+def test_a_fire_that_is_no_slot_leaves_no_run_and_is_counted(world):
+    slot = this_minute()
+    schedule = due_at(world, slot)
+    before = metrics.OFF_GRID_FIRES._value.get()
+
+    off = claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule")
+
+    assert (off.status, off.reason) == ("", "the schedule is not due at this time")
+    assert not ScheduleRun.objects.filter(schedule_id=schedule["id"]).exists()
+    assert metrics.OFF_GRID_FIRES._value.get() == before + 1
+    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "running"
+
+
+def test_the_claim_goes_by_the_schedule_as_it_is_and_not_as_it_was_known(world):
+    slot = this_minute()
+    schedule = due_at(world, slot)
+    assert claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule").status == ""
+
+    world.change(schedule, cron=f"{(slot.minute + 30) % 60} {slot.hour} * * *")
+    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == ""
+
+    world.change(schedule, cron=f"{slot.minute} {slot.hour} * * *")
+    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "running"
+
+
+def test_a_scheduled_run_costs_two_statements_once_its_schedule_is_known(world):
+    slot = this_minute()
+    schedule = due_at(world, slot)
+    claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule")
+
+    with CaptureQueriesContext(connection) as statements:
+        record(claim(world, schedule["id"], slot=slot, trigger="schedule"))
+
+    assert len(statements) == 2
+
+
+def test_a_run_goes_on_after_an_edit_took_its_slot_off_the_grid(world):
+    slot = this_minute()
+    schedule = due_at(world, slot)
+    identity = names.slot_invocation_id(schedule_id=schedule["id"], slot=slot)
+    claim(world, schedule["id"], slot=slot, trigger="schedule", invocation_id=identity)
+    world.change(schedule, cron=f"{(slot.minute + 30) % 60} {slot.hour} * * *")
+
+    again = claim(world, schedule["id"], slot=slot, trigger="schedule", invocation_id=identity)
+
+    assert again.invocation.attempt == 2
 
 
 def test_a_dead_attempt_is_taken_over_as_it_began(world):

@@ -7,6 +7,7 @@ import pytest
 from temporalio.client import ScheduleOverlapPolicy
 
 from schedules import temporal
+from schedules.calendars import UtcCalendar
 
 TENANT, INSTALL, EXTENSION, SCHEDULE = (uuid.UUID(int=number) for number in range(1, 5))
 
@@ -19,6 +20,7 @@ def state(**changes):
         "schedule_id": SCHEDULE,
         "cron": "*/20 9-17 * * MON-FRI",
         "timezone": "Europe/Berlin",
+        "calendars": (UtcCalendar((0, 20, 40), tuple(range(8, 17)), weekdays=(1, 2, 3, 4, 5), years=(2026, 2027)),),
         "active": True,
         "generation": 3,
     }
@@ -43,18 +45,20 @@ def test_the_schedule_starts_our_workflow_with_ids_only():
     }
 
 
-def test_the_expression_is_sent_as_values_and_never_as_text():
+def test_the_expression_is_sent_as_utc_values_and_never_as_text():
     spec = temporal.build_schedule(state()).spec
 
     assert not spec.cron_expressions
     assert not spec.intervals
     (calendar,) = spec.calendars
     assert [(run.start, run.end) for run in calendar.minute] == [(0, 0), (20, 20), (40, 40)]
-    assert [(run.start, run.end) for run in calendar.hour] == [(9, 17)]
+    assert [(run.start, run.end) for run in calendar.hour] == [(8, 16)]
     assert [(run.start, run.end) for run in calendar.day_of_month] == [(1, 31)]
     assert [(run.start, run.end) for run in calendar.month] == [(1, 12)]
     assert [(run.start, run.end) for run in calendar.day_of_week] == [(1, 5)]
-    assert spec.time_zone_name == "Europe/Berlin"
+    assert [(run.start, run.end) for run in calendar.year] == [(2026, 2027)]
+    assert calendar.comment == "*/20 9-17 * * MON-FRI in Europe/Berlin"
+    assert spec.time_zone_name == "UTC"
 
 
 def test_overlap_and_lateness_are_left_to_the_claim():
