@@ -101,11 +101,13 @@ _BLANKS: Final = " \t"
 class Expression:
     """A checked cron expression.
 
-    ``text`` is what is stored: the input with its blanks folded. The five tuples are sorted and hold what the fields
+    ``text`` is what is stored: the input with its blanks folded. ``canonical`` is what other cron libraries read as we
+    do. The five tuples are sorted and hold what the fields
     select; ``weekdays`` counts from Sunday = 0. ``follows_elapsed_time`` selects the rule for clock changes.
     """
 
     text: str
+    canonical: str
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     days: tuple[int, ...]
@@ -142,6 +144,7 @@ def parse(text: str) -> Expression:
     )
     expression = Expression(
         text=" ".join(members),
+        canonical=" ".join(canonical),
         minutes=minutes,
         hours=hours,
         days=days,
@@ -316,7 +319,7 @@ def _canonical_member(field: _Field, text: str) -> str:
         if slash:
             raise CronError(f"{field.name}: {_quote(text)} is a single value with a step, write {first}")
         return str(first)
-    return f"{first}-{last}/{step}"
+    return f"{first}-{last}/{step}" if slash else f"{first}-{last}"
 
 
 def _step(field: _Field, text: str) -> int:

@@ -129,6 +129,14 @@ def find_endpoint(*, version_id: UUID, selector: str) -> ApiEndpoint:
     return matches[0]
 
 
+def longest_recent_run_seconds(*, tenant_id: UUID, schedule_id: UUID) -> float | None:
+    """The longest of a schedule's last hundred runs in seconds, or None where none has ended."""
+    recent = ScheduleRun.objects.filter(tenant_id=tenant_id, schedule_id=schedule_id).order_by("-slot", "-id")
+    durations = [run.duration_ms for run in recent.only("started_at", "finished_at")[:100]]
+    longest = max((duration for duration in durations if duration is not None), default=None)
+    return None if longest is None else longest / 1000
+
+
 def next_slot_of(schedule: Schedule, *, after: datetime) -> datetime | None:
     """When the schedule is due next, or None while it is disabled. The install's state is not looked at."""
     if not schedule.enabled:

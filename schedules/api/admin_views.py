@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from schedules import queries, runs, services
+from schedules import preview, queries, runs, services
 from schedules.api import serializers
 from schedules.api.authentication import Caller
 from schedules.api.permissions import IsTenantCaller
@@ -125,6 +125,33 @@ class SchedulesView(InstallView):
             install_id=schedule.install_id,
             schedule_id=schedule.id,
         )
+
+
+class PreviewView(InstallView):
+    """What a schedule would do."""
+
+    read_methods = InstallView.read_methods | {"POST"}
+
+    def post(self, request: Request, extension_ref: str) -> Response:
+        """Tell it, and change nothing."""
+        install = self.install(request)
+        body = serializers.PreviewRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        wanted = body.validated_data
+        longest = None
+        if schedule_id := wanted.get("schedule_id"):
+            schedule = queries.find_schedule(
+                tenant_id=install.tenant_id, install_id=install.id, schedule_id=schedule_id
+            )
+            longest = queries.longest_recent_run_seconds(tenant_id=install.tenant_id, schedule_id=schedule.id)
+        shown = preview.preview(
+            text=wanted["cron"],
+            zone_name=wanted.get("timezone") or install.tenant.timezone,
+            count=wanted["count"],
+            after=wanted.get("after") or datetime.now(UTC),
+            longest_run_seconds=longest,
+        )
+        return Response(serializers.render_preview(shown))
 
 
 class ScheduleView(InstallView):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from schedules import payloads, queries
+from schedules import payloads, preview, queries
 from schedules.models import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
@@ -36,6 +36,34 @@ class FlagField(serializers.BooleanField):
         if not isinstance(data, bool):
             raise serializers.ValidationError("must be true or false")
         return data
+
+
+class CountField(serializers.IntegerField):
+    """A JSON integer, and nothing that could be read as one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Refuse other types instead of converting them."""
+        if isinstance(data, bool) or not isinstance(data, int):
+            raise serializers.ValidationError("must be a whole number")
+        return super().to_internal_value(data)
+
+
+class MomentField(serializers.Field[datetime, str, str, Any]):
+    """A time as RFC 3339 has it, with its offset from UTC."""
+
+    def to_internal_value(self, data: Any) -> datetime:
+        """Refuse what is no time, or none that can be told in UTC."""
+        try:
+            moment = datetime.fromisoformat(data).astimezone(UTC) if isinstance(data, str) else None
+            if moment is not None and datetime.fromisoformat(data).tzinfo is not None:
+                return moment
+        except (ValueError, OverflowError):
+            pass
+        raise serializers.ValidationError("must be a time such as 2026-03-29T01:00:00Z")
+
+    def to_representation(self, value: datetime) -> str:
+        """As it is shown everywhere."""
+        return str(rfc3339(value))
 
 
 class StoredJSONField(serializers.JSONField):
@@ -85,6 +113,16 @@ class ScheduleWrite(StrictSerializer):
     timezone = TextField(required=False, allow_null=True, max_length=256)
     enabled = FlagField(required=False)
     payload = serializers.JSONField(required=False, allow_null=True)
+
+
+class PreviewRequest(StrictSerializer):
+    """The body of a preview request."""
+
+    cron = TextField(allow_blank=True, max_length=1024, trim_whitespace=False)
+    timezone = TextField(required=False, allow_null=True, max_length=256)
+    count = CountField(required=False, default=preview.DEFAULT_COUNT)
+    after = MomentField(required=False, allow_null=True)
+    schedule_id = serializers.UUIDField(required=False, allow_null=True)
 
 
 class RunNowRequest(StrictSerializer):
@@ -185,6 +223,22 @@ def render_host_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]
         "createdAt": rfc3339(schedule.created_at),
         "nextRunAt": rfc3339(queries.next_slot_of(schedule, after=now)),
         "syncState": schedule.sync_state,
+    }
+
+
+def render_preview(shown: preview.Preview) -> dict[str, Any]:
+    """A preview as the admin API shows it."""
+    return {
+        "cron": shown.cron,
+        "timezone": shown.zone.key,
+        "words": shown.words,
+        "shortest_gap_seconds": shown.shortest_gap_seconds,
+        "follows_elapsed_time": shown.follows_elapsed_time,
+        "next_runs": [{"utc": rfc3339(slot), "local": slot.astimezone(shown.zone).isoformat()} for slot in shown.slots],
+        "clock_changes": [
+            {"at": rfc3339(note.at), "kind": note.kind, "text": note.text} for note in shown.clock_changes
+        ],
+        "warnings": [{"code": warning.code, "text": warning.text} for warning in shown.warnings],
     }
 
 
