@@ -30,8 +30,29 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
     from django.core.management import execute_from_command_line
 
-    with _database():
-        execute_from_command_line(sys.argv)
+    from scheduler_project.embedded import EmbeddedPartMissing
+
+    status: object = None
+    try:
+        with _database():
+            execute_from_command_line(sys.argv)
+    except EmbeddedPartMissing as error:
+        sys.exit(f"Configuration error: {error}")
+    except SystemExit as exit_:
+        if isinstance(exit_.code, str):
+            raise
+        status = exit_.code
+    _leave(int(str(status or 0)))
+
+
+def _leave(status: int) -> None:
+    """Exit; at once where the process has used Temporal, whose native threads can abort an interpreter's end."""
+    temporal = sys.modules.get("schedules.temporal")
+    if temporal is not None and temporal.was_used():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _database() -> contextlib.AbstractContextManager[object]:

@@ -76,6 +76,8 @@ def running_postgres(directory: Path, *, options: dict[str, str] | None = None, 
         yield database_url(directory)
     finally:
         if adopt or not found_running:
+            # Somebody may have restarted it since, and the package would stop the process that was there before.
+            server._postmaster_info = type(server.get_postmaster_info()).read_from_pgdata(directory)  # noqa: SLF001
             server.stop()
         type(server)._instances.pop(server.pgdata, None)  # noqa: SLF001 - it would hand out the stopped server
 
@@ -97,7 +99,9 @@ def temporal_executable() -> str:
     return str(Path(sys.executable).with_name("temporal"))
 
 
-def temporal_server_command(*, port: int, ui_port: int | None, database_file: Path | None) -> list[str]:
+def temporal_server_command(
+    *, port: int, ui_port: int | None, database_file: Path | None, namespace: str = "default"
+) -> list[str]:
     """The command line of Temporal's development server on 127.0.0.1; without a file it keeps nothing."""
     executable = Path(sys.executable).with_name("temporal")
     command = [
@@ -111,6 +115,8 @@ def temporal_server_command(*, port: int, ui_port: int | None, database_file: Pa
     ]
     command += ["--log-level", "error", *_TEMPORAL_FLAGS]
     command += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
+    if namespace != "default":
+        command += ["--namespace", namespace]
     if database_file is not None:
         command += ["--db-filename", str(database_file)]
     return command

@@ -68,7 +68,7 @@ def _read(env: Env) -> Environment:
     return Environment(
         debug=debug,
         secret_key=_secret_key(env, debug=debug),
-        allowed_hosts=tuple(env.list("DJANGO_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])),
+        allowed_hosts=_allowed_hosts(env, debug=debug),
         https=env.bool("DJANGO_HTTPS", not debug),
         static_root=env.str("DJANGO_STATIC_ROOT", ""),
         database=_parse_database_url(database_url),
@@ -95,8 +95,7 @@ def _read(env: Env) -> Environment:
 
 
 def _parse_database_url(url: str) -> dict[str, Any]:
-    scheme = urlsplit(url).scheme
-    if url and scheme not in {"postgres", "postgresql"}:
+    if url and url.partition("://")[0] not in {"postgres", "postgresql"}:
         raise EnvError('Environment variable "DATABASE_URL" invalid: it must start with postgresql://')
     try:
         parsed = dj_database_url.parse(
@@ -129,6 +128,13 @@ def _secret_key(env: Env, *, debug: bool) -> str:
     return key
 
 
+def _allowed_hosts(env: Env, *, debug: bool) -> tuple[str, ...]:
+    hosts = tuple(env.list("DJANGO_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"]))
+    if "*" in hosts and not debug:
+        raise EnvError('Environment variable "DJANGO_ALLOWED_HOSTS" invalid: name the hosts, * lets in every one')
+    return hosts
+
+
 def _between(lowest: int, highest: int) -> Callable[[int], None]:
     def check(value: int) -> None:
         if not lowest <= value <= highest:
@@ -143,8 +149,12 @@ def _not_blank(value: str) -> None:
 
 
 def _http_url(value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, or a bracket that is not closed
+        usable = False
+    if not usable:
         raise ValidationError("it must be an http:// or https:// address")
 
 

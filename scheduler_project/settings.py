@@ -69,9 +69,13 @@ DATABASE_POOL_SIZE = 16
 DATABASES: dict[str, dict[str, Any]] = {"default": ENVIRONMENT.database}
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
-    "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5},
+    # A short reconnect_timeout, because while one attempt to connect backs off the pool makes no other: the database
+    # would stay away for long after it is back.
+    "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "reconnect_timeout": 3},
     "connect_timeout": 5,
 }
+# Nothing here has reason to run or wait for longer; a server that hangs must not hang us.
+DATABASES["default"]["OPTIONS"].setdefault("options", "-c statement_timeout=60s -c lock_timeout=15s")
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [

@@ -22,12 +22,12 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from django.db import DatabaseError, connection
-from django.db.models import F, Q
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from schedules import calendars, cron, temporal
-from schedules.errors import DependencyUnavailable
+from schedules import calendars, cron, ledger, temporal
+from schedules.errors import SchedulingError
 from schedules.models import (
     ExtensionInstall,
     MirrorRemoval,
@@ -36,6 +36,7 @@ from schedules.models import (
     ScheduleRun,
     Trigger,
 )
+from workflows import names
 from workflows.payloads import RunRequest
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,17 @@ PUSH_PATIENCE_SECONDS: Final = 0.3
 # After Temporal did not answer, writers stop waiting for this long: the answer would be the same.
 OUTAGE_MEMORY_SECONDS: Final = 5.0
 PUSH_THREADS: Final = 4
+ANNOUNCEMENT_SECONDS: Final = 10.0
+MAX_WAITING: Final = 1000
+# How long a push waits for another one of the same mirror; as long as a call to Temporal may take.
+LOCK_PATIENCE_SECONDS: Final = 3.0
+LOCK_POLL_SECONDS: Final = 0.05
+# A pass ends well before the engine would give it up.
+PASS_BUDGET_SECONDS: Final = 240.0
+MAX_UNANSWERED: Final = 3
+# A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
+DEATH_GRACE: Final = timedelta(seconds=60)
+MAX_LIFE_CHECKS: Final = 500
 # A run that was asked for by hand and has no workflow after this long is started by the sweep.
 START_GRACE: Final = timedelta(seconds=10)
 # Mirrors are renewed while their calendars are still exact for this long: clock changes of the next 18 months are
@@ -53,21 +65,24 @@ RENEWAL_NOTICE: Final = timedelta(days=19 * 31)
 
 
 class PushOutcome(StrEnum):
-    """What became of one push."""
+    """What became of one piece of work on the way to Temporal."""
 
     SYNCED = "synced"
     REMOVED = "removed"
+    STARTED = "started"
+    CLOSED = "closed"
+    NOTHING = "nothing"
+    BUSY = "busy"
     UNAVAILABLE = "unavailable"
     REFUSED = "refused"
-    NOTHING = "nothing"
+    FAILED = "failed"
 
 
 @dataclass(slots=True)
 class Report:
-    """What one pass did, by outcome, and what is left."""
+    """What one pass did, by outcome, and how much is left to do."""
 
     outcomes: dict[PushOutcome, int] = field(default_factory=dict)
-    started: int = 0
     unsynced: int = 0
 
     def count(self, outcome: PushOutcome) -> None:
@@ -79,40 +94,62 @@ class Report:
         return self.outcomes.get(outcome, 0)
 
 
-def push(*, tenant_id: UUID, schedule_id: UUID) -> PushOutcome:
+def push(*, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> PushOutcome:
     """Make one mirror equal to its row now, or remove it where the row is gone. Never raises for an outage.
 
-    Must not run inside a transaction: Temporal is called while no row is locked.
+    Must not run inside a transaction: Temporal is called while no row is locked. BUSY means that somebody else was
+    pushing the same mirror for longer than ``patience_seconds``.
     """
-    with _push_lock(schedule_id):
+    with _push_lock(schedule_id, patience_seconds=patience_seconds) as is_ours:
+        if not is_ours:
+            return PushOutcome.BUSY
         row = _load(tenant_id=tenant_id, schedule_id=schedule_id)
         try:
             if row is None:
                 return _remove(tenant_id=tenant_id, schedule_id=schedule_id)
             return _project(row)
-        except DependencyUnavailable as error:
-            log.warning("mirror.pending", schedule_id=str(schedule_id), reason=error.message)
-            return PushOutcome.UNAVAILABLE
-        except temporal.MirrorRefused as error:
-            log.warning("mirror.refused", schedule_id=str(schedule_id), reason=error.message)
+        except SchedulingError as error:
+            log.warning("mirror.not_pushed", schedule_id=str(schedule_id), code=error.code, reason=error.message)
+            if error.retryable:
+                return PushOutcome.UNAVAILABLE
             Schedule.objects.filter(tenant_id=tenant_id, id=schedule_id).update(sync_error=error.message[:512])
             return PushOutcome.REFUSED
 
 
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Push soon, in the background; wait a moment for it. Call it after the commit. Never raises."""
-    _in_background(lambda: _push_quietly(tenant_id, schedule_id))
+    _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), patience=PUSH_PATIENCE_SECONDS)
 
 
 def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
     """Push several mirrors, given as (tenant id, schedule id), in the background. Waits for none, never raises."""
     for tenant_id, schedule_id in pushes:
-        _background.submit(partial(_push_quietly, tenant_id, schedule_id))
+        _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), patience=0)
 
 
 def request_start(*, tenant_id: UUID, run_id: UUID) -> None:
     """Start a queued run's workflow soon, in the background; wait a moment for it. Never raises."""
-    _in_background(lambda: _start_quietly(tenant_id, run_id))
+    _background.do_soon(partial(_start_queued, tenant_id, run_id), patience=PUSH_PATIENCE_SECONDS)
+
+
+def announce_temporal() -> None:
+    """Say in the log when Temporal answers, and until then that it does not. Returns at once; nothing waits for it.
+
+    For a web process at its start: writes succeed all the same, and whoever looks should know why mirrors are pending.
+    """
+
+    def announce() -> None:
+        while True:
+            try:
+                temporal.check_health()
+            except SchedulingError as error:
+                log.warning("web.waiting_for_temporal", reason=error.message)
+                time.sleep(ANNOUNCEMENT_SECONDS)
+            else:
+                log.info("web.temporal_answers", address=temporal.address())
+                return
+
+    threading.Thread(target=announce, name="announce-temporal", daemon=True).start()
 
 
 def finish_background_work(*, timeout_seconds: float) -> None:
@@ -120,30 +157,27 @@ def finish_background_work(*, timeout_seconds: float) -> None:
     wait(list(_background.futures), timeout=timeout_seconds)
 
 
-def converge_unsynced(*, progress: Callable[[], object] = lambda: None) -> Report:
-    """Push every unsynced row, remove every leftover mirror and start every queued run that lacks a workflow.
+def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
+    """Push every unsynced row, remove every leftover mirror, start queued runs and end those whose workflow is gone.
 
-    ``progress`` is called after each step. Stops early once Temporal does not answer. Safe to run twice at once.
+    One row's trouble does not keep the others from their turn. Stops early where Temporal does not answer several
+    times in a row, or after ``budget_seconds``; the next pass goes on. Safe to run twice at once.
     """
     report = Report()
-    for tenant_id, schedule_id in _unsynced():
-        outcome = push(tenant_id=tenant_id, schedule_id=schedule_id)
+    deadline = time.monotonic() + budget_seconds
+    unanswered = 0
+    for work in _all_work():
+        outcome = _isolated(work)
         report.count(outcome)
-        progress()
-        if outcome is PushOutcome.UNAVAILABLE:
+        unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
+        if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
             break
-    else:
-        for run in _queued_without_workflow():
-            if start(run) is PushOutcome.UNAVAILABLE:
-                break
-            report.started += 1
-            progress()
-    report.unsynced = len(_unsynced())
+    report.unsynced = len(_unsynced()) + _queued_without_workflow().count()
     return report
 
 
 def start(run: ScheduleRun) -> PushOutcome:
-    """Start the workflow of a queued run. A repeat changes nothing."""
+    """Start the workflow of a queued run, or end the run if its workflow has ended without it. A repeat is fine."""
     request = RunRequest(
         tenant_id=str(run.tenant_id),
         install_id=str(run.install_id),
@@ -151,15 +185,57 @@ def start(run: ScheduleRun) -> PushOutcome:
         trigger=run.trigger,
         invocation_id=str(run.id),
     )
+    workflow_id = names.manual_workflow_id(install_id=run.install_id, schedule_id=run.schedule_id, invocation_id=run.id)
     try:
-        temporal.start_run(request, extension_id=_extension_id(run))
-    except DependencyUnavailable as error:
-        log.warning("run.start_pending", run_id=str(run.id), reason=error.message)
+        if temporal.start_run(request, extension_id=_extension_id(run)):
+            return PushOutcome.STARTED
+        return _close_if_abandoned(run, workflow_id=workflow_id, workflow_run_id=None)
+    except SchedulingError as error:
+        log.warning("run.not_started", run_id=str(run.id), code=error.code, reason=error.message)
+        return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
+
+
+def _all_work() -> Iterator[Callable[[], PushOutcome]]:
+    """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
+    for tenant_id, schedule_id in _unsynced():
+        yield partial(push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
+    for run in _queued_without_workflow():
+        yield partial(start, run)
+    for run in _running_for_a_while():
+        yield partial(_close_dead, run)
+
+
+def _isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
+    """Do one piece of work; whatever goes wrong with it is its own affair, and stays visibly undone."""
+    try:
+        return work()
+    except (DatabaseError, InterfaceError):
+        log.warning("convergence.database_error")
+        connection.close()
         return PushOutcome.UNAVAILABLE
-    except temporal.MirrorRefused as error:
-        log.warning("run.start_refused", run_id=str(run.id), reason=error.message)
-        return PushOutcome.REFUSED
-    return PushOutcome.SYNCED
+    except Exception:
+        log.exception("convergence.bug")
+        return PushOutcome.FAILED
+
+
+def _close_dead(run: ScheduleRun) -> PushOutcome:
+    try:
+        return _close_if_abandoned(run, workflow_id=run.workflow_id, workflow_run_id=run.workflow_run_id)
+    except SchedulingError as error:
+        return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
+
+
+def _close_if_abandoned(run: ScheduleRun, *, workflow_id: str, workflow_run_id: str | None) -> PushOutcome:
+    """End a run whose workflow was terminated or is gone: nobody else would, and it keeps its schedule occupied."""
+    if temporal.workflow_is_open(workflow_id=workflow_id, run_id=workflow_run_id or None):
+        return PushOutcome.NOTHING
+    ledger.close_run(
+        tenant_id=run.tenant_id,
+        run_id=run.id,
+        status=RunStatus.CANCELLED,
+        reason="its workflow ended without it, e.g. terminated by an operator",
+    )
+    return PushOutcome.CLOSED
 
 
 def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> temporal.MirrorState:
@@ -224,13 +300,20 @@ def _unsynced() -> list[tuple[UUID, UUID]]:
     ]
 
 
-def _queued_without_workflow() -> list[ScheduleRun]:
-    return list(
+def _queued_without_workflow() -> QuerySet[ScheduleRun]:
+    """Runs by hand that should have started by now. Some may have: asking again finds out."""
+    return (
         ScheduleRun.objects.filter(status=RunStatus.QUEUED, created_at__lt=Now() - START_GRACE)
         .exclude(trigger=Trigger.SCHEDULE)
         .defer("payload")
         .order_by("created_at")
     )
+
+
+def _running_for_a_while() -> list[ScheduleRun]:
+    """Runs in flight for long enough that it is worth asking whether anybody still works on them, oldest first."""
+    rows = ScheduleRun.objects.filter(status=RunStatus.RUNNING, started_at__lt=Now() - DEATH_GRACE)
+    return list(rows.exclude(workflow_id="").defer("payload").order_by("started_at")[:MAX_LIFE_CHECKS])
 
 
 def _extension_id(run: ScheduleRun) -> UUID:
@@ -239,81 +322,75 @@ def _extension_id(run: ScheduleRun) -> UUID:
 
 
 @contextlib.contextmanager
-def _push_lock(schedule_id: UUID) -> Iterator[None]:
+def _push_lock(schedule_id: UUID, *, patience_seconds: float) -> Iterator[bool]:
     """One push of a schedule at a time, across processes: Temporal would keep whichever of two writes came last.
 
-    A session lock, because no transaction may be open during the call; it goes with the connection if we die.
+    Yields whether the lock is ours. A session lock, because no transaction may be open during the call; it goes with
+    the connection if we die, and nobody waits for long behind a holder that hangs.
     """
     key = f"mirror:{schedule_id}"
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [key])
+    deadline = time.monotonic() + patience_seconds
+    while not _lock_statement("pg_try_advisory_lock", key):
+        if time.monotonic() >= deadline:
+            yield False
+            return
+        time.sleep(LOCK_POLL_SECONDS)
     try:
-        yield
+        yield True
     finally:
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [key])
-        except DatabaseError:
+            _lock_statement("pg_advisory_unlock", key)
+        except (DatabaseError, InterfaceError):
             # The server let go of the lock with the connection; a broken one must not go back to the pool.
             connection.close()
+
+
+def _lock_statement(function: str, key: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [key])
+        return bool(cursor.fetchone()[0])
 
 
 class _Background:
     """The threads that push for this process. Made on first use and anew after a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.process_id = 0
-        self.executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._process_id = 0
+        self._executor: ThreadPoolExecutor | None = None
+        self._unavailable_until = 0.0
         self.futures: set[Future[PushOutcome]] = set()
-        self.unavailable_until = 0.0
 
-    def submit(self, work: Callable[[], PushOutcome]) -> Future[PushOutcome]:
-        with self.lock:
-            if self.executor is None or self.process_id != os.getpid():
-                self.executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
-                self.futures, self.process_id = set(), os.getpid()
-            future = self.executor.submit(work)
+    def do_soon(self, work: Callable[[], PushOutcome], *, patience: float) -> None:
+        """Do the work in the background and wait ``patience`` seconds for it.
+
+        Leaves the work to the next sweep while Temporal is known to be away, or where too much is waiting already.
+        """
+        if time.monotonic() < self._unavailable_until or len(self.futures) >= MAX_WAITING:
+            return
+        with self._lock:
+            if self._executor is None or self._process_id != os.getpid():
+                self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
+                self.futures, self._process_id = set(), os.getpid()
+            future = self._executor.submit(self._do, work)
             self.futures.add(future)
         future.add_done_callback(self.futures.discard)
-        return future
+        with contextlib.suppress(FutureTimeoutError):
+            future.result(patience)
+
+    def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
+        try:
+            outcome = _isolated(work)
+        finally:
+            connection.close()
+        if outcome is PushOutcome.UNAVAILABLE:
+            self._unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
+        return outcome
 
 
 _background = _Background()
 
 
-def _in_background(work: Callable[[], PushOutcome]) -> None:
-    future = _background.submit(work)
-    if time.monotonic() < _background.unavailable_until:
-        return
-    with contextlib.suppress(FutureTimeoutError):
-        future.result(PUSH_PATIENCE_SECONDS)
-
-
-def _push_quietly(tenant_id: UUID, schedule_id: UUID) -> PushOutcome:
-    return _quietly(lambda: push(tenant_id=tenant_id, schedule_id=schedule_id))
-
-
-def _start_quietly(tenant_id: UUID, run_id: UUID) -> PushOutcome:
-    def start_run() -> PushOutcome:
-        run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id, status=RunStatus.QUEUED).first()
-        return PushOutcome.NOTHING if run is None else start(run)
-
-    return _quietly(start_run)
-
-
-def _quietly(work: Callable[[], PushOutcome]) -> PushOutcome:
-    """Do background work, remember an outage, and give the thread's connection back.
-
-    Nothing is lost when it fails: what it should have done stays visibly undone in the database, for the sweep.
-    """
-    try:
-        outcome = work()
-    except DatabaseError:
-        log.exception("push.database_error")
-        outcome = PushOutcome.UNAVAILABLE
-    finally:
-        connection.close()
-    if outcome is PushOutcome.UNAVAILABLE:
-        _background.unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
-    return outcome
+def _start_queued(tenant_id: UUID, run_id: UUID) -> PushOutcome:
+    run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id, status=RunStatus.QUEUED).first()
+    return PushOutcome.NOTHING if run is None else start(run)

@@ -357,7 +357,7 @@ def _refuse_day_conflict(members: list[str]) -> None:
 
 
 def _selected(field: _Field, values: Sequence[int | str]) -> tuple[int, ...]:
-    if list(values) == ["*"]:
+    if "*" in values:  # alone, or as a member of a list
         return tuple(range(field.lowest, 7 if field.names == _WEEKDAY_NAMES else field.highest + 1))
     return tuple(sorted({int(value) for value in values}))
 

@@ -5,10 +5,11 @@ Every call is idempotent: the same call twice changes nothing the second time, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -20,6 +21,7 @@ from schedules.errors import Conflict, InvalidFields, NotFound
 from schedules.models import (
     ApiEndpoint,
     ApiKey,
+    AuditEvent,
     Extension,
     ExtensionInstall,
     ExtensionVersion,
@@ -51,6 +53,21 @@ class InstallState:
     granted_caps: list[str]
     secret_envelope: Mapping[str, Any] | None
     install_id: UUID | None = None
+
+
+INSTALL_ID_TAKEN: Final = "install_id belongs to another install"
+VERSION_ID_TAKEN: Final = "version_id belongs to another version"
+
+
+@contextmanager
+def _translated(message: str) -> Iterator[None]:
+    """A primary key that two calls chose at the same moment is the second one's conflict and not our bug."""
+    try:
+        yield
+    except IntegrityError as error:
+        if "_pkey" not in str(error):
+            raise
+        raise Conflict(message) from error
 
 
 def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor) -> Tenant:
@@ -86,22 +103,20 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
         if tenant is None:
             return
         installs = ExtensionInstall.objects.select_for_update().filter(tenant=tenant).order_by("id")
-        for install in installs:
-            services.remove_rows(list(Schedule.objects.filter(tenant=tenant, install=install)))
-        ScheduleRun.objects.filter(tenant=tenant).delete()
-        installs.delete()
+        list(installs)
+        # Runs before schedules, as the record of a run locks them; and again for those that a claim made meanwhile.
+        runs = ScheduleRun.objects.filter(tenant=tenant)
+        runs.delete()
+        services.remove_rows(list(Schedule.objects.filter(tenant=tenant)))
+        runs.all().delete()
+        installs.all().delete()
         RateWindowEntry.objects.filter(tenant_id=tenant_id).delete()
         ApiKey.objects.filter(tenant=tenant).delete()
         TenantMembership.objects.filter(tenant=tenant).delete()
-        _record(
-            actor,
-            "tenant.deleted",
-            "tenant",
-            tenant_id,
-            tenant_id,
-            before={"name": tenant.name},
-        )
+        AuditEvent.objects.filter(tenant_id=tenant_id).delete()
         tenant.delete()
+        # Of the platform and without content: what belonged to the tenant is gone with it.
+        _record(actor, "tenant.deleted", "tenant", tenant_id, None)
 
 
 def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.Actor) -> Extension:
@@ -125,6 +140,8 @@ def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.
                 after=values,
             )
     except IntegrityError as error:
+        if "a_publisher_names_an_extension_once" not in str(error):
+            raise
         raise Conflict(f"Another extension is already called {publisher}.{name}") from error
     return extension
 
@@ -143,16 +160,18 @@ def put_version(
     Raises NotFound for an unknown extension and Conflict where the version exists with other content.
     """
     read = manifests.read_manifest(manifest)
-    with transaction.atomic():
+    with _translated(VERSION_ID_TAKEN), transaction.atomic():
         extension = _lock_extension(registry_id)
         existing = ExtensionVersion.objects.filter(extension=extension, version=version).first()
         if existing is not None:
-            same = existing.content_hash == content_hash and existing.manifest == dict(manifest)
+            # Compared by the database, which keeps numbers in a form of its own: 1e23 comes back as an integer.
+            versions = ExtensionVersion.objects.filter(id=existing.id, content_hash=content_hash)
+            same = versions.filter(manifest=dict(manifest)).exists()
             if not same or version_id not in {None, existing.id}:
                 raise Conflict(f"Version {version} exists with other content, and a version's content never changes")
             return PublishedVersion(existing, len(read.endpoints), read.skipped, created=False)
         if version_id is not None and ExtensionVersion.objects.filter(id=version_id).exists():
-            raise Conflict("version_id belongs to another version")
+            raise Conflict(VERSION_ID_TAKEN)
         stored = ExtensionVersion(
             extension=extension,
             version=version,
@@ -210,8 +229,9 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
     Another version carries the install's schedules over, all of them or none. Disabling pauses the mirrors and
     leaves the schedules as they are. Raises NotFound, Conflict, RemapFailed.
     """
-    with transaction.atomic():
-        if not Tenant.objects.filter(id=tenant_id).exists():
+    with _translated(INSTALL_ID_TAKEN), transaction.atomic():
+        # Locked, so that the tenant is not deleted under the install.
+        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
             raise NotFound("Tenant not found")
         extension = _lock_extension(registry_id)
         version = ExtensionVersion.objects.filter(extension=extension, version=state.version).first()
@@ -280,7 +300,7 @@ def _create_install(
     install = ExtensionInstall(tenant_id=tenant_id, extension=extension, version=version)
     if state.install_id is not None:
         if ExtensionInstall.objects.filter(id=state.install_id).exists():
-            raise Conflict("install_id belongs to another install")
+            raise Conflict(INSTALL_ID_TAKEN)
         install.id = state.install_id
     _set_state(install, state)
     install.save(force_insert=True)

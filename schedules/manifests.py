@@ -56,6 +56,8 @@ def read_manifest(manifest: Mapping[str, Any]) -> ReadManifest:
     members = api.get("endpoints") if isinstance(api, Mapping) else None
     found: dict[tuple[str, str], DeclaredEndpoint] = {}
     skipped: list[SkippedMember] = []
+    if api is not None and not isinstance(api, Mapping):
+        skipped.append(SkippedMember(0, "api is not an object"))
     if members is not None and not isinstance(members, list):
         skipped.append(SkippedMember(0, "api.endpoints is not a list"))
         members = None
@@ -99,6 +101,13 @@ def normalise_path(path: str) -> str:
     if any(segment in {".", ".."} for segment in folded.split("/")):
         raise ValueError("path has a . or .. segment")
     return folded
+
+
+def path_matches(declared: str, path: str) -> bool:
+    """Whether a concrete path is one of a declared path, whose segments ``:name`` and ``{name}`` stand for anything."""
+    parameter = re.compile(r":[^/]+|\{[^/{}]+\}")
+    segments = ["[^/]+" if parameter.fullmatch(part) else re.escape(part) for part in declared.split("/")]
+    return re.fullmatch("/".join(segments), path) is not None
 
 
 def normalise_capabilities(capabilities: object) -> tuple[str, ...]:

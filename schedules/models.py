@@ -1,8 +1,8 @@
 """Tables, choices and constraints. A model knows its own row and nothing beyond it.
 
-Every tenant-owned table carries the tenant, and each of its constraints and indexes that serve a query begins with
-it, so that the database can be distributed by tenant. The database never cascades: services delete, in order, and a
-forgotten reference is an error instead of a loss.
+Every tenant-owned table carries the tenant, and the constraints and indexes that serve a tenant's queries begin with
+it, so that the database can be distributed by tenant (docs/adr/0007 names the exceptions). The database never cascades:
+services delete, in order, and a forgotten reference is an error instead of a loss.
 """
 
 from __future__ import annotations

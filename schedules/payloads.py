@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from typing import Any, Final
 
 from django.conf import settings
@@ -21,10 +22,7 @@ def problem_with_payload(payload: Any) -> str:
         return "payload must be a JSON object or array"
     if problem := problem_with_json(payload):
         return f"payload {problem}"
-    size, limit = (
-        len(encode_payload(payload)),
-        int(settings.SCHEDULER_MAX_PAYLOAD_BYTES),
-    )
+    size, limit = stored_size(payload), int(settings.SCHEDULER_MAX_PAYLOAD_BYTES)
     if size > limit:
         return f"payload is {size} bytes as compact JSON, at most {limit} are allowed"
     return ""
@@ -43,6 +41,15 @@ def problem_with_json(value: Any) -> str:
     return ""
 
 
+def stored_size(payload: Any) -> int:
+    """Bytes of a payload as compact JSON once it has been stored: jsonb writes 1e300 as a one with 300 zeros."""
+    size, level = len(encode_payload(payload)), [payload]
+    while level:
+        size += sum(len(f"{Decimal(repr(item)):f}") - len(repr(item)) for item in level if isinstance(item, float))
+        level = _children(level)
+    return size
+
+
 def encode_payload(payload: Any) -> bytes:
     """A payload as compact UTF-8 JSON: what is counted against the limit and what the runner is sent."""
     return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -53,5 +60,11 @@ def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        level = _children(level)
     return depth
+
+
+def _children(level: list[Any]) -> list[Any]:
+    """What the objects and arrays of one level hold."""
+    containers = [item for item in level if isinstance(item, dict | list)]
+    return [child for item in containers for child in (item.values() if isinstance(item, dict) else item)]

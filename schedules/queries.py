@@ -117,8 +117,8 @@ def find_endpoint(*, version_id: UUID, selector: str) -> ApiEndpoint:
     if wanted.method is not None:
         matches = [endpoint for endpoint in matches if endpoint.method == wanted.method]
     else:
-        # A path alone means the one method that could be meant, as long as there is only one.
-        matches = [endpoint for endpoint in matches if endpoint.schedulable] or matches
+        # A path alone can mean a GET or a POST, and must not mean both.
+        matches = [endpoint for endpoint in matches if endpoint.method in manifests.SCHEDULABLE_METHODS] or matches
     if not matches:
         raise InvalidFields.from_fields(
             {"endpoint": f"{ENDPOINT_REFUSED}: this version has no {selector.strip()[:200]}"}
@@ -137,9 +137,24 @@ def longest_recent_run_seconds(*, tenant_id: UUID, schedule_id: UUID) -> float |
     return None if longest is None else longest / 1000
 
 
-def next_slot_of(schedule: Schedule, *, after: datetime) -> datetime | None:
-    """When the schedule is due next, or None while it is disabled. The install's state is not looked at."""
-    if not schedule.enabled:
+def match_endpoint(*, version_id: UUID, selector: str) -> tuple[ApiEndpoint, str]:
+    """The endpoint that answers a concrete ``"METHOD /path"``, path parameters filled in, and that path.
+
+    Raises InvalidFields as `find_endpoint` does.
+    """
+    try:
+        wanted = parse_endpoint_selector(selector)
+    except ValueError as error:
+        raise InvalidFields.from_fields({"endpoint": f"{ENDPOINT_REFUSED}: {error}"}) from error
+    for endpoint in ApiEndpoint.objects.filter(version_id=version_id, method=wanted.method or "").order_by("path"):
+        if manifests.path_matches(endpoint.path, wanted.path):
+            return endpoint, wanted.path
+    return find_endpoint(version_id=version_id, selector=selector), wanted.path
+
+
+def next_slot_of(schedule: Schedule, *, after: datetime, install_enabled: bool) -> datetime | None:
+    """When the schedule is due next, or None while it or its install is disabled."""
+    if not (schedule.enabled and install_enabled):
         return None
     return cron.next_slot(cron.parse(schedule.cron), cron.parse_zone(schedule.timezone), after=after)
 

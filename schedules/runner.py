@@ -17,13 +17,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import httpx
+import structlog
 from django.conf import settings
 
 from schedules.payloads import encode_payload
+
+log = structlog.get_logger(__name__)
 
 EXECUTE_PATH: Final = "/v1/execute"
 MAX_ERROR_LENGTH: Final = 1024
@@ -113,6 +117,8 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
             keepalive_expiry=30,
         ),
         follow_redirects=False,
+        # One client serves all tenants: nothing that one answer sets may travel with another's call.
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         trust_env=False,
     )
 
@@ -198,7 +204,12 @@ async def execute(client: httpx.AsyncClient, call: Call, *, now: datetime | None
             retryable=True,
             error=f"The runner was not reached: {_describe(error)}",
         )
-    if body is None:
+    except Exception as error:
+        # Not foreseen, so nobody knows whether a repeat would help; a run that ends with this is better than one that
+        # never does.
+        log.exception("runner.unforeseen_error")
+        return Answer(outcome=AttemptOutcome.FAILED, error=f"The call could not be made ({type(error).__name__})")
+    if body is None and response.status_code == 200:
         return Answer(
             outcome=AttemptOutcome.FAILED,
             http_status=response.status_code,
@@ -207,7 +218,7 @@ async def execute(client: httpx.AsyncClient, call: Call, *, now: datetime | None
     return read_answer(
         http_status=response.status_code,
         headers=response.headers,
-        body=body,
+        body=body or b"",
         now=now or datetime.now(UTC),
     )
 
@@ -244,7 +255,7 @@ def read_answer(*, http_status: int, headers: Mapping[str, str], body: bytes, no
         headers=envelope.headers,
         body=envelope.body,
         error="" if succeeded else _failure_text(status, envelope.error),
-        retry_after_seconds=_retry_after({**headers, **envelope.headers}, now=now) if retryable else None,
+        retry_after_seconds=_first_retry_after(envelope.headers, headers, now=now) if retryable else None,
         response_bytes=len(body),
     )
 
@@ -280,12 +291,14 @@ def _read_envelope(body: bytes) -> _Envelope:
         decoded = None if encoded is None else base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("The runner's answer is not an envelope: body_b64 is not base64") from None
-    texts = {
-        str(name).lower(): value
-        for name, value in list((headers or {}).items())[:MAX_HEADER_COUNT]
-        if isinstance(value, str)
-    }
+    texts = {str(name).lower(): _header_text(value) for name, value in list((headers or {}).items())[:MAX_HEADER_COUNT]}
     return _Envelope(status, texts, decoded, error)
+
+
+def _header_text(value: Any) -> str:
+    """A header's value: a text, a number, or the first of several."""
+    first = value[0] if isinstance(value, list) and value else value
+    return str(first) if isinstance(first, str | int) else ""
 
 
 async def _read_at_most(response: httpx.Response, limit: int) -> bytes | None:
@@ -296,6 +309,11 @@ async def _read_at_most(response: httpx.Response, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     return bytes(body)
+
+
+def _first_retry_after(*header_sets: Mapping[str, str], now: datetime) -> float | None:
+    wishes = (_retry_after(headers, now=now) for headers in header_sets)
+    return next((wish for wish in wishes if wish is not None), None)
 
 
 def _retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
@@ -323,7 +341,7 @@ def clean_text(text: str, *, limit: int) -> str:
 
 def _describe(error: httpx.HTTPError) -> str:
     reasons: dict[type[httpx.HTTPError], str] = {
-        httpx.ConnectError: "the connection was refused",
+        httpx.ConnectError: "no connection could be made",
         httpx.ReadError: "the connection was reset while reading",
         httpx.WriteError: "the connection was reset while writing",
         httpx.RemoteProtocolError: "the connection ended in the middle of the answer",

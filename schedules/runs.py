@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -17,12 +17,11 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, cron, limits, metrics, payloads, queries, services
+from schedules import audit, convergence, cron, ledger, limits, metrics, payloads, queries, services
 from schedules.errors import Conflict, InstallDisabled, InvalidFields
 from schedules.models import (
     UNFINISHED_STATUSES,
     RunStatus,
-    Schedule,
     ScheduleRun,
     Trigger,
 )
@@ -33,6 +32,7 @@ from workflows import names
 LATENESS_LIMIT: Final = timedelta(minutes=5)
 # However soon the other side wants to be called again: "retry-after: 0" must not become a hot loop.
 SHORTEST_DELAY_SECONDS: Final = 1.0
+MAX_LOST_ATTEMPTS: Final = 10
 # About 30 MB; beyond it, what a process knows of schedules is forgotten and learnt again.
 MAX_KNOWN_GRIDS: Final = 100_000
 _IN_FLIGHT_CONSTRAINT: Final = "a_schedule_has_one_run_in_flight"
@@ -84,7 +84,7 @@ class Claim:
     reason: str = ""
     invocation: Invocation | None = None
     attempts_recorded: int = 0
-    started_at: datetime | None = None
+    elapsed_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,7 @@ def claim(
                 "trigger": trigger,
                 "slot": slot,
                 "lateness_limit": LATENESS_LIMIT,
+                "late_reason": f"it could only start more than {LATENESS_LIMIT.seconds // 60} minutes late",
                 "workflow_id": workflow_id,
                 "workflow_run_id": workflow_run_id,
                 "overlaps": False,
@@ -144,11 +145,16 @@ def claim(
         return _claim_of_missing(tenant_id=tenant_id, invocation_id=invocation_id, off_grid=off_grid)
     if row["status"] != RunStatus.RUNNING:
         return Claim(status=row["status"], reason=row["reason"])
+    if row["attempts"] - row["attempts_recorded"] > MAX_LOST_ATTEMPTS:
+        # Whatever it is about this run that takes attempts away, it must not keep the schedule from its next slots.
+        reason = f"{MAX_LOST_ATTEMPTS} attempts ended without a trace"
+        status = ledger.close_run(tenant_id=tenant_id, run_id=invocation_id, status=RunStatus.FAILED, reason=reason)
+        return Claim(status=status, reason=reason)
     return Claim(
         status=row["status"],
         invocation=_invocation(row),
         attempts_recorded=row["attempts_recorded"],
-        started_at=row["started_at"],
+        elapsed_seconds=float(row["elapsed_seconds"]),
     )
 
 
@@ -196,13 +202,9 @@ def record_attempt(
     A repeat, or the late answer of an attempt that another one has taken over from, writes nothing.
     """
     assert claim.invocation is not None
-    assert claim.started_at is not None
-    verdict = _judge(
-        claim,
-        answer,
-        elapsed=(finished_at - claim.started_at).total_seconds(),
-        policy=policy,
-    )
+    # The start is the database's and the call's length this process's: two clocks are never held against each other.
+    elapsed = claim.elapsed_seconds + (finished_at - started_at).total_seconds()
+    verdict = _judge(claim, answer, elapsed=elapsed, policy=policy)
     status = answer.envelope_status if answer.envelope_status is not None else answer.http_status
     attempt = {
         "attempt": claim.invocation.attempt,
@@ -223,6 +225,7 @@ def record_attempt(
             "reason": verdict.reason,
             "terminal": verdict.retry_in_seconds is None,
             "log": json.dumps([attempt]),
+            "already": json.dumps([{"attempt": claim.invocation.attempt}]),
             "failed_envelopes": int(answer.failed_envelope),
             "http_status": status,
             "error": answer.error,
@@ -230,25 +233,7 @@ def record_attempt(
             "schedule_id": claim.invocation.schedule_id,
         },
     )
-    if recorded is None:
-        return _verdict_of_superseded_attempt(claim.invocation)
-    return verdict
-
-
-def close_run(*, tenant_id: UUID, run_id: UUID, status: str, reason: str) -> str:
-    """Give an unfinished run its terminal state; returns the state that it has then. A repeat changes nothing."""
-    now = datetime.now(UTC)
-    closed = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id, status__in=UNFINISHED_STATUSES).update(
-        status=status, reason=reason[:256], finished_at=Now()
-    )
-    run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id).only("status", "schedule_id", "started_at").first()
-    if closed and run is not None and run.started_at is not None:
-        Schedule.objects.filter(tenant_id=tenant_id, id=run.schedule_id).update(
-            last_run_at=now,
-            last_run_status=status,
-            last_error="" if status == RunStatus.CANCELLED else reason[:1024],
-        )
-    return run.status if run is not None else ""
+    return verdict if recorded is not None else _verdict_of_unrecorded(claim.invocation, verdict)
 
 
 def request_run_now(
@@ -363,7 +348,7 @@ def _short_reason(answer: Answer) -> str:
 
 def _claim_of_missing(*, tenant_id: UUID, invocation_id: UUID, off_grid: bool) -> Claim:
     """The claim returned no row: the run has ended already, its schedule is gone, or the fire was no slot."""
-    reason = "the schedule was deleted before the run started"
+    reason = "the schedule was deleted meanwhile"
     run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=invocation_id).first()
     if run is None and off_grid:
         metrics.OFF_GRID_FIRES.inc()
@@ -371,23 +356,21 @@ def _claim_of_missing(*, tenant_id: UUID, invocation_id: UUID, off_grid: bool) -
     if run is None:
         return Claim(status="", reason=reason)
     if run.status in UNFINISHED_STATUSES:
-        status = close_run(
-            tenant_id=tenant_id,
-            run_id=run.id,
-            status=RunStatus.CANCELLED,
-            reason=reason,
-        )
+        status = ledger.close_run(tenant_id=tenant_id, run_id=run.id, status=RunStatus.CANCELLED, reason=reason)
         return Claim(status=status, reason=reason)
     return Claim(status=run.status, reason=run.reason)
 
 
-def _verdict_of_superseded_attempt(invocation: Invocation) -> Verdict:
+def _verdict_of_unrecorded(invocation: Invocation, verdict: Verdict) -> Verdict:
+    """What follows where the record wrote nothing: it was written before, or it is no longer this attempt's turn."""
     run = ScheduleRun.objects.filter(tenant_id=invocation.tenant_id, id=invocation.invocation_id).first()
     if run is None:
         return Verdict(RunStatus.CANCELLED, "the run was removed while it ran")
-    if run.status in UNFINISHED_STATUSES:
-        return Verdict(RunStatus.RUNNING, "another attempt took over", retry_in_seconds=1.0)
-    return Verdict(run.status, run.reason)
+    if run.status not in UNFINISHED_STATUSES:
+        return Verdict(run.status, run.reason)
+    if any(entry["attempt"] == invocation.attempt for entry in run.attempt_log):
+        return verdict
+    return Verdict(RunStatus.RUNNING, "another attempt took over", retry_in_seconds=SHORTEST_DELAY_SECONDS)
 
 
 def _fetch_one(statement: str, values: dict[str, Any]) -> dict[str, Any] | None:
@@ -424,6 +407,8 @@ WITH source AS (
     JOIN schedules_extensioninstall i ON i.tenant_id = s.tenant_id AND i.id = s.install_id
     JOIN schedules_extensionversion v ON v.id = i.version_id
     WHERE s.tenant_id = %(tenant_id)s AND s.id = %(schedule_id)s
+    -- A deletion in progress ends first, and then there is nothing to claim: no run is left to a tenant that is gone.
+    FOR KEY SHARE OF s
 ), decision AS (
     SELECT source.*,
            CASE
@@ -434,7 +419,7 @@ WITH source AS (
            END AS status,
            CASE
                WHEN disabled_reason <> '' THEN disabled_reason
-               WHEN is_late THEN 'it could only start more than 5 minutes late'
+               WHEN is_late THEN %(late_reason)s
                WHEN %(overlaps)s THEN 'another run of the schedule was in flight'
                ELSE ''
            END AS reason
@@ -480,7 +465,7 @@ WITH source AS (
 SELECT claimed.id, claimed.tenant_id, claimed.install_id, claimed.schedule_id, claimed.trigger, claimed.slot,
        claimed.status, claimed.reason, claimed.attempts, claimed.attempts_recorded, claimed.failed_envelopes,
        claimed.version_id, claimed.content_hash, claimed.endpoint_method, claimed.endpoint_path, claimed.payload,
-       claimed.started_at,
+       EXTRACT(EPOCH FROM clock_timestamp() - claimed.started_at) AS elapsed_seconds,
        source.cron, source.timezone, source.extension_id, source.config, source.granted_caps, source.secret_envelope
 FROM source LEFT JOIN claimed ON TRUE
 """
@@ -497,7 +482,7 @@ WITH recorded AS (
         response_bytes = %(response_bytes)s,
         finished_at = CASE WHEN %(terminal)s THEN clock_timestamp() END
     WHERE tenant_id = %(tenant_id)s AND id = %(invocation_id)s
-      AND status = 'running' AND attempts = %(attempt)s
+      AND status = 'running' AND attempts = %(attempt)s AND NOT attempt_log @> %(already)s::jsonb
     RETURNING id, schedule_id, status, error, finished_at
 ), noted AS (
     UPDATE schedules_schedule AS s

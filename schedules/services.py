@@ -6,6 +6,7 @@ convergence to push the mirror once that has committed. It succeeds whether or n
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -115,7 +116,14 @@ def update_schedule(
     return schedule
 
 
-def check_schedule(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID | None, changes: ScheduleChanges) -> None:
+def check_schedule(
+    *,
+    tenant_id: UUID,
+    install_id: UUID,
+    schedule_id: UUID | None,
+    changes: ScheduleChanges,
+    expected_revision: int | None = None,
+) -> None:
     """Raise what a create (without ``schedule_id``) or an update would raise, and write nothing."""
     common: dict[str, Any] = {
         "tenant_id": tenant_id,
@@ -127,7 +135,7 @@ def check_schedule(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID | Non
         if schedule_id is None:
             create_schedule(**common)
         else:
-            update_schedule(schedule_id=schedule_id, **common)
+            update_schedule(schedule_id=schedule_id, expected_revision=expected_revision, **common)
         # Takes the rows and the request for a push back together.
         transaction.set_rollback(True)
 
@@ -339,7 +347,7 @@ def check_cron(text: str) -> str:
 def _problem_with_name(name: str) -> str:
     if len(name) > MAX_NAME_LENGTH:
         return f"name may have at most {MAX_NAME_LENGTH} characters"
-    if any(not character.isprintable() for character in name):
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name):
         return "name may not hold control characters"
     return ""
 

@@ -7,14 +7,16 @@ process carries the client. Outages become `DependencyUnavailable`, refusals `Mi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
@@ -38,6 +40,7 @@ from temporalio.client import (
     ScheduleState,
     ScheduleUpdate,
     ScheduleUpdateInput,
+    WorkflowExecutionStatus,
 )
 from temporalio.common import (
     SearchAttributePair,
@@ -59,6 +62,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 # A fire later than this is not made up by the engine: it would be told from a fresh one only by its lateness.
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
 CONVERGENCE_INTERVAL: Final = timedelta(minutes=1)
+CONVERGENCE_TIMEOUT: Final = timedelta(minutes=6)
 # What one call may cost a caller in a web request. The SDK retries within the limit.
 RPC_TIMEOUT: Final = timedelta(seconds=2)
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
@@ -110,6 +114,11 @@ def read_profile() -> dict[str, Any]:
 
     Raises ValueError with one line where the profile cannot be read.
     """
+    file = os.environ.get("TEMPORAL_CONFIG_FILE")
+    if file and not Path(file).is_file():
+        raise ValueError("TEMPORAL_CONFIG_FILE names no file")
+    if (tls := os.environ.get("TEMPORAL_TLS", "")).lower() not in {"", "true", "false", "1", "0"}:
+        raise ValueError(f"TEMPORAL_TLS must be true or false, not {tls[:20]!r}")
     try:
         profile: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
     except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parser raised
@@ -118,8 +127,15 @@ def read_profile() -> dict[str, Any]:
             f"TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE or a TEMPORAL_* variable cannot be read ({type(error).__name__})"
         ) from None
     profile.setdefault("target_host", DEFAULT_ADDRESS)
+    if not _is_address(str(profile["target_host"])):
+        raise ValueError("TEMPORAL_ADDRESS (or the profile's address) must be host:port")
     profile.setdefault("namespace", "default")
     return profile
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r"(?:https?://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})/?", text)
+    return found is not None and 0 < int(found[1]) <= 65_535
 
 
 def address() -> str:
@@ -225,12 +241,35 @@ def describe_mirror(*, install_id: UUID, schedule_id: UUID) -> ScheduleDescripti
     return _run(lambda client: _describe(client, mirror))
 
 
-def start_run(request: RunRequest, *, extension_id: UUID) -> None:
-    """Start the workflow of a run that was asked for by hand. A repeat for the same invocation changes nothing.
+def start_run(request: RunRequest, *, extension_id: UUID) -> bool:
+    """Start the workflow of a run that was asked for by hand; returns False where it was started before.
 
     Raises DependencyUnavailable.
     """
-    _run(lambda client: _start_run(client, request, extension_id))
+    return _run(lambda client: _start_run(client, request, extension_id))
+
+
+def workflow_is_open(*, workflow_id: str, run_id: str | None) -> bool:
+    """Whether the workflow behind a run still works on it. Raises DependencyUnavailable."""
+    return _run(lambda client: _workflow_is_open(client, workflow_id, run_id))
+
+
+def workflow_url(workflow_id: str) -> str:
+    """Where Temporal's UI shows a workflow, or an empty text where no UI is configured."""
+    if not workflow_id or not settings.TEMPORAL_UI_URL:
+        return ""
+    namespace = read_profile()["namespace"]
+    return f"{settings.TEMPORAL_UI_URL.rstrip('/')}/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
+
+
+def was_used() -> bool:
+    """Whether this process has talked to Temporal; such a one may abort while the interpreter tears down."""
+    return _bridge.is_running
+
+
+def check_health() -> None:
+    """Return where Temporal answers. Raises DependencyUnavailable."""
+    _run(lambda client: client.service_client.check_health(timeout=RPC_TIMEOUT))
 
 
 def install_convergence() -> None:
@@ -266,7 +305,10 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> No
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
-        await client.create_schedule(state.id, schedule, search_attributes=attributes, rpc_timeout=RPC_TIMEOUT)
+        try:
+            await client.create_schedule(state.id, schedule, search_attributes=attributes, rpc_timeout=RPC_TIMEOUT)
+        except ScheduleAlreadyRunningError as conflict:
+            raise DependencyUnavailable("somebody else made the mirror at the same moment") from conflict
 
 
 async def _remove_schedule(client: Client, schedule_id: str) -> None:
@@ -286,9 +328,9 @@ async def _describe(client: Client, schedule_id: str) -> ScheduleDescription | N
         return None
 
 
-async def _start_run(client: Client, request: RunRequest, extension_id: UUID) -> None:
+async def _start_run(client: Client, request: RunRequest, extension_id: UUID) -> bool:
     await _ensure_search_attributes(client)
-    with contextlib.suppress(WorkflowAlreadyStartedError):
+    try:
         await client.start_workflow(
             names.RUN_SCHEDULE,
             request,
@@ -309,23 +351,40 @@ async def _start_run(client: Client, request: RunRequest, extension_id: UUID) ->
             ),
             rpc_timeout=RPC_TIMEOUT,
         )
+    except WorkflowAlreadyStartedError:
+        return False
+    return True
+
+
+async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None) -> bool:
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+    try:
+        description = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return description.status is WorkflowExecutionStatus.RUNNING
 
 
 async def _install_convergence(client: Client) -> None:
     await _ensure_search_attributes(client)
+    system_id = names.convergence_schedule_id(task_queue=settings.TEMPORAL_TASK_QUEUE)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             names.CONVERGE,
-            id=names.CONVERGENCE_WORKFLOW_ID,
+            id=f"{system_id}-run",
             task_queue=settings.TEMPORAL_TASK_QUEUE,
+            # A pass that nobody works on any more must not keep the next ones out.
+            execution_timeout=CONVERGENCE_TIMEOUT,
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=CONVERGENCE_INTERVAL)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=30)),
     )
     try:
-        await client.create_schedule(names.CONVERGENCE_SCHEDULE_ID, schedule, rpc_timeout=RPC_TIMEOUT)
+        await client.create_schedule(system_id, schedule, rpc_timeout=RPC_TIMEOUT)
     except ScheduleAlreadyRunningError:
-        handle = client.get_schedule_handle(names.CONVERGENCE_SCHEDULE_ID)
+        handle = client.get_schedule_handle(system_id)
         await handle.update(lambda _: ScheduleUpdate(schedule=schedule), rpc_timeout=RPC_TIMEOUT)
 
 
@@ -333,9 +392,16 @@ async def _ensure_search_attributes(client: Client) -> None:
     """Register our search attributes in the namespace, once for each process."""
     if _bridge.search_attributes_known:
         return
-    known = await client.operator_service.list_search_attributes(
-        ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
-    )
+    try:
+        known = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+        )
+    except RPCError as error:
+        if error.status not in {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}:
+            raise
+        # A managed service does not let us look, so they have to be registered beforehand.
+        _bridge.search_attributes_known = True
+        return
     missing = {
         key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
         for key in names.SEARCH_ATTRIBUTES
@@ -376,6 +442,10 @@ class _Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client | None = None
         self.search_attributes_known = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._loop is not None and self._process_id == os.getpid()
 
     def run(self, call: Callable[[Client], Awaitable[T]], *, timeout: timedelta) -> T:
         async def connected_call() -> T:

@@ -11,6 +11,7 @@ _REGISTRY = "api/internal/registry"
 
 urlpatterns = [
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
+    path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
     path(f"{_EXTENSION}/schedules", admin_views.SchedulesView.as_view(), name="schedules"),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>",

@@ -85,9 +85,12 @@ def worker(database, worker_environment, tmp_path_factory):
     """One real worker process for all tests that do not break it."""
     log_file = tmp_path_factory.mktemp("worker") / "worker.log"
     process = processes.start_worker(environment=worker_environment, log_file=log_file)
-    eventually(lambda: process.says("worker.ready"))
-    yield process
-    assert process.stop() == 0, process.output
+    try:
+        eventually(lambda: process.says("worker.ready"))
+        yield process
+    finally:
+        status = process.stop()
+    assert status == 0, process.output
 
 
 @pytest.fixture

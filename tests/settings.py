@@ -9,6 +9,7 @@ os.environ.setdefault("RUNNER_SERVICE_TOKEN", "runner-token-in-use,runner-token-
 os.environ.setdefault("REGISTRY_SERVICE_TOKEN", "registry-token-in-use")
 # The suite brings its own services; what the developer's shell points at is not to be touched.
 os.environ.pop("DATABASE_URL", None)
+os.environ.pop("LOG_LEVEL", None)
 for name in [name for name in os.environ if name.startswith("TEMPORAL_")]:
     del os.environ[name]
 

@@ -21,7 +21,8 @@ from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from schedules import convergence, runner, runs
+from schedules import convergence, ledger, runner, runs
+from schedules.models import RunStatus, Trigger
 from workflows import activities as names
 from workflows.payloads import (
     AttemptRequest,
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+DATABASE_THREADS: Final = 12
 HEARTBEAT_SECONDS: Final = 5.0
 # How long an answer that is known is kept in memory while the database cannot take it. Past that the engine repeats
 # the attempt under the same idempotency key, and the runner answers from memory.
@@ -41,11 +43,16 @@ RECORD_PATIENCE_SECONDS: Final = 30.0
 
 
 class Activities:
-    """The worker's activities with what they share: one HTTP client and a few database threads."""
+    """The worker's activities with what they share: one HTTP client and a few database threads.
 
-    def __init__(self, *, client: httpx.AsyncClient, threads: ThreadPoolExecutor) -> None:
+    The threads are left to the process's end: waiting for one that hangs would keep the process from ending.
+    """
+
+    def __init__(self, *, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._threads = threads
+        self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
+        # Of its own, so that a pass that is stuck takes no thread away from runs.
+        self._convergence_thread = ThreadPoolExecutor(1, thread_name_prefix="convergence")
 
     @activity.defn(name=names.RUN_ATTEMPT)
     async def run_attempt(self, request: AttemptRequest) -> RunOutcome:
@@ -53,23 +60,12 @@ class Activities:
 
         Raises a retryable error with the pause that the schedule's policy wants, while the run is not over.
         """
-        info = activity.info()
-        claim = await self._in_database(
-            partial(
-                runs.claim,
-                tenant_id=UUID(request.tenant_id),
-                schedule_id=UUID(request.schedule_id),
-                invocation_id=UUID(request.invocation_id),
-                trigger=request.trigger,
-                slot=datetime.fromisoformat(request.slot),
-                workflow_id=info.workflow_id or "",
-                workflow_run_id=info.workflow_run_id or "",
-            )
-        )
-        if claim.invocation is None:
-            return RunOutcome(claim.status, claim.reason)
-        started_at = datetime.now(UTC)
+        # From the first moment on: an attempt that waits for the database is alive too.
         async with _heartbeats():
+            claim = await self._claim(request)
+            if claim.invocation is None:
+                return RunOutcome(claim.status, claim.reason)
+            started_at = datetime.now(UTC)
             answer = await runner.execute(self._client, runner.build_call(claim.invocation))
             verdict = await self._record(
                 partial(
@@ -92,13 +88,17 @@ class Activities:
     @activity.defn(name=names.CLOSE_RUN)
     async def close_run(self, request: CloseRequest) -> RunOutcome:
         """Give a run its terminal state."""
+        is_slot = request.trigger == Trigger.SCHEDULE
         status = await self._in_database(
             partial(
-                runs.close_run,
+                ledger.close_run,
                 tenant_id=UUID(request.tenant_id),
                 run_id=UUID(request.invocation_id),
-                status=request.status,
+                status=RunStatus(request.status),
                 reason=request.reason,
+                slot_of=(UUID(request.install_id), UUID(request.schedule_id), datetime.fromisoformat(request.slot))
+                if is_slot
+                else None,
             )
         )
         return RunOutcome(status, request.reason)
@@ -107,21 +107,32 @@ class Activities:
     async def converge_unsynced(self) -> ConvergenceOutcome:
         """One pass over everything that is unsynced."""
         async with _heartbeats():
-            report = await self._in_database(convergence.converge_unsynced)
+            report = await self._in_database(convergence.converge_unsynced, threads=self._convergence_thread)
         outcome = ConvergenceOutcome(
             pushed=report.of(convergence.PushOutcome.SYNCED),
             removed=report.of(convergence.PushOutcome.REMOVED),
-            started=report.started,
+            started=report.of(convergence.PushOutcome.STARTED),
             failed=report.unsynced,
         )
-        if report.outcomes or report.started:
-            log.info(
-                "convergence.pass",
-                pushed=outcome.pushed,
-                removed=outcome.removed,
-                unsynced=outcome.failed,
-            )
+        if report.outcomes:
+            counts = {str(outcome): number for outcome, number in report.outcomes.items()}
+            log.info("convergence.pass", unsynced=report.unsynced, **counts)
         return outcome
+
+    async def _claim(self, request: AttemptRequest) -> runs.Claim:
+        info = activity.info()
+        return await self._in_database(
+            partial(
+                runs.claim,
+                tenant_id=UUID(request.tenant_id),
+                schedule_id=UUID(request.schedule_id),
+                invocation_id=UUID(request.invocation_id),
+                trigger=request.trigger,
+                slot=datetime.fromisoformat(request.slot),
+                workflow_id=info.workflow_id or "",
+                workflow_run_id=info.workflow_run_id or "",
+            )
+        )
 
     async def _record(self, write: Callable[[], T]) -> T:
         """Write a known answer, patiently: asking the runner again is the dearer way to have it."""
@@ -136,9 +147,9 @@ class Activities:
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
 
-    async def _in_database(self, work: Callable[[], T]) -> T:
-        """Run a short unit of database work in a thread that holds a connection for just as long."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _with_connection, work)
+    async def _in_database(self, work: Callable[[], T], *, threads: ThreadPoolExecutor | None = None) -> T:
+        """Run a unit of database work in a thread that holds a connection for just as long."""
+        return await asyncio.get_running_loop().run_in_executor(threads or self._threads, _with_connection, work)
 
 
 def use_connections_unchecked() -> None:

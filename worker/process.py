@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, Final
 
@@ -32,7 +31,6 @@ from workflows.run_schedule import RunSchedule
 
 log = structlog.get_logger(__name__)
 
-DATABASE_THREADS: Final = 12
 RECONNECT_SECONDS: Final = 2.0
 # After a drain has begun, calls in flight get their full time limit and a little for the record.
 DRAIN_SLACK: Final = timedelta(seconds=10)
@@ -77,29 +75,32 @@ async def _main() -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def on_signal() -> None:
-        if stopping.is_set():
-            log.warning("worker.stopped_now")
-            sys.stderr.flush()
+    asked = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            os.write(2, b'{"event": "worker.stopped_now", "level": "warning"}\n')
             os._exit(FORCED_EXIT_CODE)
         log.info("worker.draining")
-        stopping.set()
+        asked = True
+        loop.call_soon_threadsafe(stopping.set)
 
+    # Not the loop's own handlers: a second signal has to work while the loop is held up, too.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
     async with runner.make_client(max_connections=settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
-        with ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database") as threads:
-            activities = Activities(client=http_client, threads=threads)
-            while not stopping.is_set():
-                client = await _unless_stopped(_connect(), stopping)
-                if client is None:
-                    break
-                try:
-                    await _work(client, activities, stopping)
-                except Exception:
-                    # E.g. the namespace is not there yet after a server was rebuilt. Waiting is all that helps.
-                    log.exception("worker.failed")
-                    await _unless_stopped(asyncio.sleep(RECONNECT_SECONDS), stopping)
+        activities = Activities(client=http_client)
+        while not stopping.is_set():
+            client = await _unless_stopped(_connect(), stopping)
+            if client is None:
+                break
+            try:
+                await _work(client, activities, stopping)
+            except Exception:
+                # E.g. the namespace is not there yet after a server was rebuilt. Waiting is all that helps.
+                log.exception("worker.failed")
+                await _unless_stopped(asyncio.sleep(RECONNECT_SECONDS), stopping)
     log.info("worker.stopped")
     return DRAINED_EXIT_CODE
 
@@ -124,9 +125,11 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
         graceful_shutdown_timeout=timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK,
     )
     setup = asyncio.create_task(_install_convergence())
-    async with worker:
-        log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
-        await stopping.wait()
+    try:
+        async with worker:
+            log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
+            await stopping.wait()
+    finally:
         setup.cancel()
 
 
@@ -136,7 +139,7 @@ async def _connect() -> Client:
         profile = temporal.read_profile()
         try:
             client = await Client.connect(**profile)
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             log.warning("worker.waiting_for_temporal", address=profile["target_host"])
             await asyncio.sleep(RECONNECT_SECONDS)
         else:

@@ -15,8 +15,6 @@ RUN_SCHEDULE: Final = "RunSchedule"
 CONVERGE: Final = "ConvergeMirrors"
 
 MIRROR_PREFIX: Final = "extsched:"
-CONVERGENCE_SCHEDULE_ID: Final = "extsched-system:converge"
-CONVERGENCE_WORKFLOW_ID: Final = "extsched-system:converge-run"
 
 TENANT_ID: Final = SearchAttributeKey.for_keyword("TenantId")
 INSTALL_ID: Final = SearchAttributeKey.for_keyword("InstallId")
@@ -38,6 +36,11 @@ SEARCH_ATTRIBUTES: Final = (
 SCHEDULED_START_TIME: Final = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
 _INVOCATION_NAMESPACE: Final = uuid.UUID("5f6f0a3e-6d0c-5c43-9c54-0d8b8f3a7f11")
+
+
+def convergence_schedule_id(*, task_queue: str) -> str:
+    """The id of the system schedule that repairs mirrors; one for each task queue, whose workers serve it."""
+    return f"extsched-system:converge:{task_queue}"
 
 
 def mirror_id(*, install_id: uuid.UUID | str, schedule_id: uuid.UUID | str) -> str:

@@ -43,6 +43,9 @@ class CloseRequest:
     invocation_id: str
     status: str
     reason: str
+    install_id: str = ""
+    trigger: str = ""
+    slot: str = ""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,12 @@ def _run_processes(environment: dict[str, str], *, port: int) -> int:
         environment["TEMPORAL_ADDRESS"] = f"127.0.0.1:{temporal_port}"
         environment["TEMPORAL_UI_URL"] = f"http://127.0.0.1:{ui_port}"
         file = embedded.VAR_DIRECTORY / "temporal.db"
-        command = embedded.temporal_server_command(port=temporal_port, ui_port=ui_port, database_file=file)
+        command = embedded.temporal_server_command(
+            port=temporal_port,
+            ui_port=ui_port,
+            database_file=file,
+            namespace=environment.get("TEMPORAL_NAMESPACE") or "default",
+        )
         add("temporal", command, quiet=True)
     if not environment.get("RUNNER_BASE_URL"):
         runner_port = embedded.free_port()

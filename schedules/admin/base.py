@@ -34,8 +34,15 @@ class TenantScopedAdmin(ModelAdmin):
         """The rows that the user may see."""
         rows = super().get_queryset(request)
         tenants = queries.visible_tenants(request.user)
-        # distinct() because the way to the tenant can lead over several rows, e.g. an endpoint's installs.
-        return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants}).distinct()
+        return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants})
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Allow what the filters of the page ask for, and nothing else.
+
+        Django allows every member of the row, by which hidden ones could be guessed letter by letter.
+        """
+        offered = [item[0] if isinstance(item, tuple) else item for item in self.list_filter]
+        return any(lookup == name or lookup.startswith(f"{name}__") for name in offered)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the user sees this kind of row at all."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from schedules import queries
 from schedules.admin.base import OperatorAdmin, TenantScopedAdmin
 from schedules.models import (
     ApiEndpoint,
@@ -81,11 +83,19 @@ class ExtensionVersionAdmin(OperatorAdmin):
 class ApiEndpointAdmin(TenantScopedAdmin):
     """The endpoints of installed versions."""
 
-    tenant_lookup = "version__installs__tenant_id"
     list_display = ("method", "path", "version", "schedulable", "unschedulable_reason")
     list_filter = ("schedulable", "method")
     list_select_related = ("version__extension",)
     search_fields = ("path",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiEndpoint]:
+        """The endpoints of the versions that the user's tenants have installed."""
+        rows = admin.ModelAdmin.get_queryset(self, request)
+        tenants = queries.visible_tenants(request.user)
+        if tenants is None:
+            return rows
+        installed = ExtensionInstall.objects.filter(tenant_id__in=tenants).values("version_id")
+        return rows.filter(version_id__in=installed)
 
 
 @admin.register(ExtensionInstall)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.contrib import admin
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from schedules import temporal
 from schedules.admin.base import TenantScopedAdmin
 from schedules.models import RunStatus, ScheduleRun
 
@@ -78,7 +78,7 @@ class ScheduleRunAdmin(TenantScopedAdmin):
     @admin.display(description="workflow")
     def workflow(self, run: ScheduleRun) -> str:
         """The workflow behind the run, with a link where a Temporal UI is configured."""
-        if not run.workflow_id or not settings.TEMPORAL_UI_URL:
+        address = temporal.workflow_url(run.workflow_id)
+        if not address:
             return run.workflow_id or "-"
-        address = f"{settings.TEMPORAL_UI_URL.rstrip('/')}/namespaces/default/workflows/{run.workflow_id}"
         return format_html('<a href="{}">{}</a>', address, run.workflow_id)

@@ -10,6 +10,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.decorators import display
 from unfold.widgets import (
@@ -19,7 +20,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from schedules import queries, runs, services
+from schedules import payloads, queries, runs, services
 from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
 from schedules.admin.runs import STATUS_COLOURS
 from schedules.errors import SchedulingError
@@ -35,6 +36,28 @@ class EndpointChoice(forms.ModelChoiceField[ApiEndpoint]):
     def label_from_instance(self, obj: ApiEndpoint) -> str:
         """What the list shows."""
         return f"{obj} - {obj.version}"
+
+
+class PayloadField(forms.JSONField):
+    """JSON that can be read, stored and shown again; anything else is an error at the field."""
+
+    def to_python(self, value: Any) -> Any:
+        """Decode, or refuse."""
+        try:
+            decoded = super().to_python(value)
+        except (ValueError, RecursionError) as error:  # e.g. a number of ten thousand digits
+            raise ValidationError("Enter a valid JSON.", code="invalid") from error
+        if problem := payloads.problem_with_json(decoded):
+            raise ValidationError(f"payload {problem}", code="invalid")
+        return decoded
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was typed, as it was typed, where it cannot be shown any other way."""
+        try:
+            self.to_python(data)
+            return super().bound_data(data, initial)
+        except ValidationError:
+            return InvalidJSONInput(data)
 
 
 class ScheduleForm(forms.ModelForm[Schedule]):
@@ -56,7 +79,8 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         help_text="An IANA name such as Europe/Berlin; empty for the tenant's zone.",
     )
     enabled = forms.BooleanField(required=False, initial=True, widget=UnfoldBooleanSwitchWidget)
-    payload = forms.JSONField(
+    seen_revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    payload = PayloadField(
         required=False, widget=UnfoldAdminTextareaWidget, help_text="A JSON object or array that is sent along."
     )
 
@@ -66,6 +90,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.initial["seen_revision"] = self.instance.revision
         installs = ExtensionInstall.objects.select_related("extension", "tenant")
         tenants = queries.visible_tenants(self.request.user)
         if tenants is not None:
@@ -97,6 +122,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
                 install_id=install.id,
                 schedule_id=None if self.is_new else self.instance.pk,
                 changes=self.changes(),
+                expected_revision=self.expected_revision(),
             )
         except SchedulingError as error:
             for field, message in error.fields.items():
@@ -104,6 +130,10 @@ class ScheduleForm(forms.ModelForm[Schedule]):
             if not error.fields:
                 raise ValidationError(error.message) from error
         return cleaned
+
+    def expected_revision(self) -> int | None:
+        """The revision that the form was opened with, so that somebody else's change meanwhile is not undone."""
+        return None if self.is_new else self.cleaned_data.get("seen_revision")
 
     def changes(self) -> ScheduleChanges:
         """The input as the service takes it."""
@@ -138,7 +168,6 @@ class ScheduleAdmin(TenantScopedAdmin):
     search_fields = ("name", "endpoint_path", "id")
     readonly_fields = (
         "id",
-        "revision",
         "coloured_sync_state",
         "sync_error",
         "disabled_reason",
@@ -158,7 +187,7 @@ class ScheduleAdmin(TenantScopedAdmin):
     def get_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
         """What is asked for, and on an existing schedule what became of it."""
         asked = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
-        return asked if obj is None else (*asked, *self.readonly_fields)
+        return asked if obj is None else (*asked, "seen_revision", *self.readonly_fields)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
         """A schedule stays with its install."""
@@ -206,7 +235,7 @@ class ScheduleAdmin(TenantScopedAdmin):
             "actor": actor_of(request),
         }
         if change:
-            common["schedule_id"] = obj.id
+            common |= {"schedule_id": obj.id, "expected_revision": form.expected_revision()}
         saved = (services.update_schedule if change else services.create_schedule)(**common)
         obj.__dict__.update(saved.__dict__)
 
@@ -276,7 +305,7 @@ class ScheduleAdmin(TenantScopedAdmin):
     @admin.display(description="next slot")
     def next_slot(self, schedule: Schedule) -> str:
         """When it is due next."""
-        slot = queries.next_slot_of(schedule, after=datetime.now(UTC))
+        slot = queries.next_slot_of(schedule, after=datetime.now(UTC), install_enabled=schedule.install.is_enabled)
         return "-" if slot is None else f"{slot:%Y-%m-%d %H:%M} UTC"
 
     @display(

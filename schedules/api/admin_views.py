@@ -99,7 +99,10 @@ class SchedulesView(InstallView):
         )
         now = datetime.now(UTC)
         return paginator.get_paginated_response(
-            [serializers.render_schedule(schedule, now=now) for schedule in page or []]
+            [
+                serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=now)
+                for schedule in page or []
+            ]
         )
 
     def post(self, request: Request, extension_ref: str) -> Response:
@@ -113,7 +116,7 @@ class SchedulesView(InstallView):
         )
         schedule = self._fresh(schedule)
         return Response(
-            serializers.render_schedule(schedule, now=datetime.now(UTC)),
+            serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC)),
             status=status.HTTP_201_CREATED,
         )
 
@@ -159,7 +162,8 @@ class ScheduleView(InstallView):
 
     def get(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
         """Show it."""
-        return self._answer(self.schedule(self.install(request)))
+        install = self.install(request)
+        return self._answer(install, self.schedule(install))
 
     def patch(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
         """Change the given members; ``If-Match`` with the revision guards against a lost update."""
@@ -172,7 +176,7 @@ class ScheduleView(InstallView):
             actor=Caller(request).actor,
             expected_revision=_expected_revision(request),
         )
-        return self._answer(self.schedule(install))
+        return self._answer(install, self.schedule(install))
 
     def delete(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
         """Delete it; its runs stay."""
@@ -187,8 +191,8 @@ class ScheduleView(InstallView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @staticmethod
-    def _answer(schedule: Schedule) -> Response:
-        body = serializers.render_schedule(schedule, now=datetime.now(UTC))
+    def _answer(install: ExtensionInstall, schedule: Schedule) -> Response:
+        body = serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
         return Response(body, headers={"ETag": f'"{schedule.revision}"'})
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
+from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
@@ -24,7 +26,6 @@ _CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
-    413: "too_large",
     415: "unsupported_media_type",
     429: "rate_limited",
 }
@@ -35,8 +36,7 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
     if isinstance(error, OperationalError | InterfaceError):
         log.warning("api.database_unavailable", error=type(error).__name__)
         error = DependencyUnavailable("The database does not answer, try again soon")
-    if isinstance(error, Http404):
-        error = exceptions.NotFound()
+    error = _as_known_error(error)
     if isinstance(error, SchedulingError):
         set_rollback()
         return Response(body_of(error), status=error.status, headers=headers_of(error))
@@ -47,6 +47,24 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
             headers["WWW-Authenticate"] = auth_header
         return Response(_body_of_framework_error(error), status=error.status_code, headers=headers)
     return None
+
+
+def _as_known_error(error: Exception) -> Exception:
+    """Errors of Django that stand for one of ours or the framework's."""
+    if isinstance(error, Http404):
+        return exceptions.NotFound()
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge("The body is too large")
+    if isinstance(error, DjangoValidationError):  # e.g. a cursor that somebody made up
+        return exceptions.ParseError("A parameter of the address is malformed")
+    return error
+
+
+class TooLarge(SchedulingError):
+    """The request's body is larger than anything that an endpoint has use for."""
+
+    code = "too_large"
+    status = 413
 
 
 def body_of(error: SchedulingError) -> dict[str, Any]:

@@ -19,17 +19,19 @@ from rest_framework.views import APIView
 from schedules import audit, limits, queries, services
 from schedules.api import errors, serializers
 from schedules.api.authentication import require_service_token
+from schedules.api.parsers import AlwaysJSON, AnyTypeJSONParser
 from schedules.errors import (
     NotFound,
     PermissionDenied,
     RefusedByRule,
     SchedulingError,
 )
-from schedules.models import ExtensionInstall
+from schedules.models import ExtensionInstall, Schedule
 from schedules.services import ScheduleChanges
 
 RUNNER_HEADER: Final = "x-runner-auth"
 MANAGE_CAPABILITY: Final = "cap:scheduler.manage"
+_CLEARABLE: Final = frozenset({"name", "payload"})
 _WRITES: Final = frozenset({"create", "update", "delete"})
 _SNAKE_TO_CAMEL: Final = {"endpoint_id": "endpointId"}
 
@@ -38,7 +40,7 @@ _MEMBER_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "scheduleId": (str,),
     "endpoint": (str,),
     "cron": (str,),
-    "timezone": (str, type(None)),
+    "timezone": (str,),
     "enabled": (bool,),
     "name": (str, type(None)),
     "payload": (object,),
@@ -57,6 +59,9 @@ class HostApiView(APIView):
 
     authentication_classes = ()
     permission_classes = ()
+    # A runner's HTTP library may name any type or none; what is no JSON is told so as a 400.
+    parser_classes = (AnyTypeJSONParser,)
+    content_negotiation_class = AlwaysJSON
 
     def get_exception_handler(
         self,
@@ -74,6 +79,7 @@ class HostApiView(APIView):
         handler = _OPERATIONS.get(operation) if isinstance(operation, str) else None
         if handler is None:
             raise TransportError(f"operation must be one of {', '.join(_OPERATIONS)}")
+        body = _without_unset_members(body)
         _check_types(body)
         install = _find_install(install_id)
         if MANAGE_CAPABILITY not in install.granted_caps:
@@ -88,16 +94,20 @@ class HostApiView(APIView):
 
 
 def _list(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
-    now = datetime.now(UTC)
     rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
-    return Response({"schedules": [serializers.render_host_schedule(row, now=now) for row in rows]})
+    return Response({"schedules": [_render(install, row) for row in rows]})
 
 
 def _get(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
     schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
     rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
     row = rows.filter(id=schedule_id).first() if schedule_id else None
-    return Response({"schedule": row and serializers.render_host_schedule(row, now=datetime.now(UTC))})
+    return Response(
+        {
+            "schedule": row
+            and serializers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
+        }
+    )
 
 
 def _create(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
@@ -152,6 +162,10 @@ _OPERATIONS: Final[Mapping[str, Callable[[ExtensionInstall, Mapping[str, Any]], 
 }
 
 
+def _render(install: ExtensionInstall, row: Schedule) -> dict[str, Any]:
+    return serializers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
+
+
 def _find_install(text: str) -> ExtensionInstall:
     install_id = queries.parse_uuid(text)
     install = (
@@ -162,6 +176,12 @@ def _find_install(text: str) -> ExtensionInstall:
     if install is None:
         raise NotFound("Unknown install")
     return install
+
+
+def _without_unset_members(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without its nulls: unset members are null or absent, and only an update can clear a member by null."""
+    clearing = _CLEARABLE if body["operation"] == "update" else frozenset()
+    return {name: value for name, value in body.items() if value is not None or name in clearing}
 
 
 def _check_types(body: Mapping[str, Any]) -> None:

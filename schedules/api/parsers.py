@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rest_framework.exceptions import ParseError
-from rest_framework.parsers import JSONParser
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser, JSONParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
 
 class StrictJSONParser(JSONParser):
@@ -25,3 +28,23 @@ class StrictJSONParser(JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("JSON parse error - the document is nested too deeply") from None
+
+
+class AnyTypeJSONParser(StrictJSONParser):
+    """JSON, whatever the content type calls it."""
+
+    media_type = "*/*"
+
+
+class AlwaysJSON(BaseContentNegotiation):
+    """Answers in JSON, whatever the caller says it accepts: there is nothing else to have."""
+
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
+        """The only one."""
+        parser: BaseParser = parsers[0]
+        return parser
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        """The only one."""
+        renderer: BaseRenderer = renderers[0]
+        return renderer, renderer.media_type

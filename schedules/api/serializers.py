@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from schedules import payloads, preview, queries
@@ -92,7 +93,7 @@ class StrictSerializer(serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> Any:
         """Check for unknown members before the known ones."""
         if isinstance(data, Mapping):
-            unknown = sorted(str(name)[:64] for name in set(data) - set(self.fields))
+            unknown = sorted(ascii(name)[1:65].rstrip("'") for name in set(data) - set(self.fields))
             if unknown:
                 raise serializers.ValidationError({name: ["is not a member of this request"] for name in unknown})
         return super().to_internal_value(data)
@@ -149,7 +150,9 @@ class VersionPut(StrictSerializer):
     """The body of a published version."""
 
     version_id = serializers.UUIDField(required=False, allow_null=True)
-    content_hash = serializers.RegexField(r"^[A-Za-z0-9+/=:_.-]+$", max_length=128)
+    content_hash = TextField(
+        max_length=128, trim_whitespace=False, validators=[RegexValidator(r"\A[A-Za-z0-9+/=:_.-]+\Z", "is no hash")]
+    )
     manifest = ObjectField()
 
 
@@ -160,7 +163,9 @@ class InstallPut(StrictSerializer):
     version = TextField(max_length=64)
     is_enabled = FlagField(required=False, default=True)
     config = ObjectField(required=False, default=dict)
-    granted_caps = serializers.ListField(child=TextField(max_length=MAX_NAME_LENGTH), required=False, default=list)
+    granted_caps = serializers.ListField(
+        child=TextField(max_length=MAX_NAME_LENGTH), required=False, default=list, max_length=200
+    )
     secret_envelope = ObjectField(required=False, allow_null=True, default=None)
 
 
@@ -180,7 +185,7 @@ def render_endpoint(endpoint: ApiEndpoint) -> dict[str, Any]:
     }
 
 
-def render_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
+def render_schedule(schedule: Schedule, *, install_enabled: bool, now: datetime) -> dict[str, Any]:
     """A schedule as the admin API shows it."""
     return {
         "id": str(schedule.id),
@@ -197,7 +202,7 @@ def render_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
         "revision": schedule.revision,
         "sync_state": schedule.sync_state,
         "sync_error": schedule.sync_error or None,
-        "next_run_at": rfc3339(queries.next_slot_of(schedule, after=now)),
+        "next_run_at": rfc3339(queries.next_slot_of(schedule, after=now, install_enabled=install_enabled)),
         "last_run_at": rfc3339(schedule.last_run_at),
         "last_run_status": schedule.last_run_status or None,
         "last_error": schedule.last_error or None,
@@ -206,7 +211,7 @@ def render_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def render_host_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]:
+def render_host_schedule(schedule: Schedule, *, install_enabled: bool, now: datetime) -> dict[str, Any]:
     """A schedule as the host API shows it to the extension (``ScheduleInfo``)."""
     return {
         "id": str(schedule.id),
@@ -221,7 +226,7 @@ def render_host_schedule(schedule: Schedule, *, now: datetime) -> dict[str, Any]
         "lastRunStatus": schedule.last_run_status or None,
         "lastError": schedule.last_error or None,
         "createdAt": rfc3339(schedule.created_at),
-        "nextRunAt": rfc3339(queries.next_slot_of(schedule, after=now)),
+        "nextRunAt": rfc3339(queries.next_slot_of(schedule, after=now, install_enabled=install_enabled)),
         "syncState": schedule.sync_state,
     }
 

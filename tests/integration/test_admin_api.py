@@ -8,8 +8,8 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 
-from schedules import api_keys
-from schedules.models import ApiKey, AuditEvent, Role, TenantMembership
+from schedules import api_keys, temporal
+from schedules.models import ApiKey, AuditEvent, Role, ScheduleRun, TenantMembership
 from tests.support.world import ACTOR
 
 
@@ -85,6 +85,88 @@ def test_bad_input_names_its_member(world, body, member):
     assert answer["code"] == "invalid"
     assert set(answer) == {"code", "message", "fields", "data"}
     assert member in answer["fields"] or member == "body"
+
+
+@pytest.mark.parametrize("cursor", ["cD1hYmM=", "cD0lMDA=", "abc"])
+def test_a_made_up_cursor_is_bad_input(world, cursor):
+    world.create()
+
+    assert world.api("GET", f"schedules?cursor={cursor}")["code"] in {"invalid", "not_found"}
+
+
+def test_a_member_that_cannot_even_be_repeated_is_bad_input(world):
+    answer = world.api("POST", "schedules", {"\ud800": 1}, expect=400)
+
+    assert "\\ud800" in answer["fields"]
+
+
+def test_a_body_beyond_all_use_is_refused_in_json(world):
+    assert world.api("POST", "schedules", {"payload": "x" * 3_000_000}, expect=413)["code"] == "too_large"
+
+
+def test_the_preview_tells_what_would_happen(world):
+    body = {"cron": "30 2 * * *", "timezone": "America/New_York", "count": 2, "after": "2027-03-13T12:00:00Z"}
+
+    shown = world.api("POST", "schedules/preview", body, role=Role.VIEWER, expect=200)
+
+    assert shown["next_runs"] == [
+        {"utc": "2027-03-14T07:00:00Z", "local": "2027-03-14T03:00:00-04:00"},
+        {"utc": "2027-03-15T06:30:00Z", "local": "2027-03-15T02:30:00-04:00"},
+    ]
+    assert shown["words"] == "At 02:30"
+    assert shown["shortest_gap_seconds"] == 86400
+    assert {note["kind"] for note in shown["clock_changes"]} == {"skipped"}
+    assert "runs once, at 03:00" in shown["clock_changes"][0]["text"]
+    assert shown["warnings"] == []
+
+
+def test_the_preview_agrees_with_the_schedule_and_its_mirror(world):
+    schedule = world.create(cron="20 */6 * * *", timezone="Australia/Lord_Howe")
+
+    shown = world.api("POST", "schedules/preview", {"cron": "20 */6 * * *", "timezone": "Australia/Lord_Howe"})
+
+    mirror = temporal.describe_mirror(install_id=world.install_id, schedule_id=uuid.UUID(schedule["id"]))
+    fires = [at.isoformat().replace("+00:00", "Z") for at in mirror.info.next_action_times[:5]]
+    assert [run["utc"] for run in shown["next_runs"]] == fires
+    assert schedule["next_run_at"] == fires[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "member"),
+    [
+        ({"cron": "99 * * * *"}, "cron"),
+        ({"cron": "* * * * *"}, "cron"),
+        ({"cron": "0 4 * * *", "timezone": "Mars"}, "timezone"),
+        ({"cron": "0 4 * * *", "count": 51}, "count"),
+        ({"cron": "0 4 * * *", "count": 0}, "count"),
+        ({"cron": "0 4 * * *", "count": True}, "count"),
+        ({"cron": "0 4 * * *", "count": "5"}, "count"),
+        ({"cron": "0 4 * * *", "after": "yesterday"}, "after"),
+        ({"cron": "0 4 * * *", "after": "2026-01-01T00:00:00"}, "after"),
+        ({"cron": "0 4 * * *", "after": "9999-12-31T23:59:59Z"}, "after"),
+        ({"cron": "0 4 * * *", "after": "0001-01-01T00:00:00+14:00"}, "after"),
+        ({}, "cron"),
+    ],
+)
+def test_a_preview_of_bad_input_names_its_member(world, body, member):
+    assert member in world.api("POST", "schedules/preview", body, expect=400)["fields"]
+
+
+def test_the_preview_warns_of_runs_that_take_longer_than_the_gap(world, worker, fake_runner):
+    schedule = world.create()
+    run = world.finished_run(world.run_now(schedule)["id"])
+    ScheduleRun.objects.filter(id=run["id"]).update(started_at=datetime.now(UTC) - timedelta(minutes=20))
+
+    shown = world.api("POST", "schedules/preview", {"cron": "*/7 * * * *", "schedule_id": schedule["id"]}, expect=400)
+    assert "Cron too frequent" in shown["fields"]["cron"]
+    shown = world.api("POST", "schedules/preview", {"cron": "*/25 * * * *", "schedule_id": schedule["id"]}, expect=200)
+
+    assert [warning["code"] for warning in shown["warnings"]] == [
+        "busy_minute",
+        "uneven_minutes",
+        "runs_longer_than_gap",
+    ]
+    world.api("POST", "schedules/preview", {"cron": "0 4 * * *", "schedule_id": str(uuid.uuid4())}, expect=404)
 
 
 def test_too_many_schedules_and_a_taken_name_are_conflicts(world, settings):

@@ -5,7 +5,7 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
-from schedules.models import ApiEndpoint, AuditEvent, Role, Schedule, ScheduleRun, TenantMembership
+from schedules.models import ApiEndpoint, ApiKey, AuditEvent, Role, Schedule, ScheduleRun, TenantMembership
 
 MODELS = ("tenant", "extensioninstall", "apiendpoint", "schedule", "schedulerun", "auditevent", "apikey")
 OPERATOR_MODELS = ("extension", "extensionversion", "tenantmembership")
@@ -103,7 +103,16 @@ def test_a_member_sees_their_tenant_only(administrator, world, other_world, mode
 
     text = page(administrator, f"{model}_changelist").content.decode()
 
-    for secret in (theirs["id"], "Theirs alone", other_world.path, other_world.publisher, str(other_world.tenant_id)):
+    their_key = ApiKey.objects.get(tenant_id=other_world.tenant_id)
+    for secret in (
+        str(their_key.id),
+        their_key.prefix,
+        theirs["id"],
+        "Theirs alone",
+        other_world.path,
+        other_world.publisher,
+        str(other_world.tenant_id),
+    ):
         assert secret not in text
 
 
@@ -162,6 +171,10 @@ def test_a_schedule_is_created_changed_and_deleted_through_the_services(administ
         ({"name": "Taken"}, "name"),
         ({"endpoint": "nonsense"}, "endpoint"),
         ({"name": "x" * 129}, "name"),
+        ({"payload": "[" * 100_000}, "payload"),
+        ({"payload": "[" + "9" * 5000 + "]"}, "payload"),
+        ({"payload": '["\\ud800"]'}, "payload"),
+        ({"payload": '["\\u0000"]'}, "payload"),
     ],
 )
 def test_wrong_input_is_told_at_its_field_and_changes_nothing(administrator, world, changes, field):
@@ -175,6 +188,31 @@ def test_a_full_quota_is_told_above_the_form(administrator, world, settings):
     settings.SCHEDULER_MAX_PER_INSTALL = 0
 
     assert "Too many schedules" in str(errors_of(submit(administrator, form(world))))
+
+
+def test_hidden_members_cannot_be_guessed_by_filters(viewer, world):
+    world.put_install(config={"token": "xyzzy"}, secret_envelope={"ciphertext": "xyzzy"})
+    for model, lookup in (
+        ("extensioninstall", "config__token__startswith"),
+        ("extensioninstall", "secret_envelope__ciphertext__startswith"),
+        ("apikey", "digest__startswith"),
+        ("schedule", "install__config__token__startswith"),
+        ("schedulerun", "tenant__name__startswith"),
+    ):
+        assert page(viewer, f"{model}_changelist", **{lookup: "x"}).status_code == 400, lookup
+    assert page(viewer, "schedule_changelist", enabled__exact="1").status_code == 200
+    assert page(viewer, "schedulerun_changelist", status__exact="succeeded").status_code == 200
+
+
+def test_a_form_that_was_opened_before_somebody_elses_change_does_not_undo_it(administrator, world):
+    schedule = world.create(name="Before")
+    world.change(schedule, enabled=False, cron="7 7 * * *")
+
+    stale = form(world, install=None, seen_revision="1", name="After")
+    assert "Somebody else changed" in str(errors_of(submit(administrator, stale, schedule=schedule)))
+
+    current = Schedule.objects.get(id=schedule["id"])
+    assert (current.enabled, current.cron, current.name) == (False, "7 7 * * *", "Before")
 
 
 def test_a_viewer_looks_and_does_not_touch(viewer, world):

@@ -56,6 +56,40 @@ def test_an_extension_sets_up_its_own_schedules(world):
     assert AuditEvent.objects.filter(tenant_id=world.tenant_id, source="host_api").count() == 3
 
 
+def test_unset_members_may_be_null(world):
+    unset = dict.fromkeys(("scheduleId", "endpoint", "cron", "timezone", "enabled", "name", "payload"))
+    assert world.host("list", **unset, expect=200) == {"schedules": []}
+
+    made = create(world, timezone=None, enabled=None, name=None, payload=None)
+
+    assert made["success"]
+    assert world.host("update", scheduleId=made["scheduleId"], cron=None, enabled=None, expect=200)["success"]
+    info = world.host("get", scheduleId=made["scheduleId"])["schedule"]
+    assert (info["cron"], info["enabled"], info["timezone"]) == ("0 4 * * *", True, "Europe/Berlin")
+
+
+def test_any_content_type_is_read_as_json(world):
+    for content_type in ("text/plain", "application/octet-stream", ""):
+        response = world.client.post(
+            f"/api/internal/ext-scheduler/install/{world.install_id}",
+            b'{"operation": "list"}',
+            content_type=content_type,
+            headers={"x-runner-auth": "runner-token-in-use", "accept": "text/html"},
+        )
+        assert response.status_code == 200, (content_type, response.content)
+
+
+def test_names_may_hold_whatever_people_write(world):
+    for name in ("Rapport\u00a0: été", "family 👨\u200d👩", "تقرير"):
+        assert create(world, name=name)["success"], name
+
+
+def test_a_body_beyond_all_use_is_refused_in_json(world):
+    answer = world.host("create", payload={"k": "x" * 3_000_000}, expect=413)
+
+    assert set(answer) == {"error"}
+
+
 def test_the_tenants_zone_is_the_default(world):
     create(world)
 
@@ -67,6 +101,7 @@ def test_the_tenants_zone_is_the_default(world):
     [
         ({"endpoint": "POST /nowhere"}, "endpoint", "Endpoint not found or not schedulable"),
         ({"endpoint": "{path}/both"}, "endpoint", "ambiguous"),
+        ({"endpoint": "{path}/half"}, "endpoint", "ambiguous"),
         ({"endpoint": "POST {path}/setup"}, "endpoint", "Endpoint not found or not schedulable"),
         ({"endpoint": "DELETE {path}/items/:id"}, "endpoint", "Endpoint not found or not schedulable"),
         ({"endpoint": "BREW {path}"}, "endpoint", "Endpoint not found or not schedulable"),

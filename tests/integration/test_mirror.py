@@ -131,6 +131,7 @@ def test_writes_succeed_while_temporal_is_away_and_reconcile_repairs_all_of_them
         assert created["sync_state"] == "pending"
         world.api("PATCH", f"schedules/{changed['id']}", {"cron": "45 7 * * *"}, expect=200)
         world.api("DELETE", f"schedules/{deleted['id']}", expect=204)
+        convergence.finish_background_work(timeout_seconds=30)
         status, said = reconcile()
         assert status == 1
         assert "Temporal does not answer" in said
@@ -174,7 +175,7 @@ def test_the_workers_own_sweep_pushes_what_a_crash_left_unsynced(world, worker, 
 
     async def run_the_system_schedule():
         client = await Client.connect(temporal_server)
-        system = client.get_schedule_handle(names.CONVERGENCE_SCHEDULE_ID)
+        system = client.get_schedule_handle(names.convergence_schedule_id(task_queue="extension-schedules"))
         assert (await system.describe()).schedule.spec.intervals[0].every == timedelta(minutes=1)
         await system.trigger()
 

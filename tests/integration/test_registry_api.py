@@ -70,6 +70,22 @@ def test_a_manifest_without_usable_endpoints_is_stored(world, manifest):
     assert answer["endpoints"] == []
 
 
+def test_the_same_numbers_are_the_same_content_whatever_form_they_come_back_in(world):
+    body = {"content_hash": "e" * 64, "manifest": {"x": 1e23, "y": 1.0, "z": 1e-7}}
+
+    for _ in range(2):
+        world.registry("PUT", f"extensions/{world.registry_id}/versions/5.0.0", body)
+
+
+@pytest.mark.parametrize("content_hash", [5, "ab\n", " ab", ""])
+def test_a_hash_is_taken_as_it_is_or_not_at_all(world, content_hash):
+    body = {"content_hash": content_hash, "manifest": {}}
+
+    answer = world.registry("PUT", f"extensions/{world.registry_id}/versions/6.0.0", body, expect=400)
+
+    assert "content_hash" in answer["fields"]
+
+
 def test_other_content_under_the_same_version_is_a_conflict(world):
     path = f"extensions/{world.registry_id}/versions/1.0.0"
     for body in (

@@ -174,6 +174,15 @@ def test_an_unknown_outcome_is_repeated_under_the_same_key(world, worker, fake_r
     assert run["attempt_log"][0]["error"]
 
 
+def test_what_one_answer_sets_does_not_travel_with_the_next_call(world, worker, fake_runner):
+    fake_runner.script(world.path, answers(http_headers={"set-cookie": "sid=leak; Path=/"}))
+    schedule = world.create()
+    for _ in range(2):
+        world.finished_run(world.run_now(schedule)["id"])
+
+    assert all("cookie" not in call.headers for call in fake_runner.calls[world.path])
+
+
 def test_attempts_are_limited_and_the_last_failure_stays(world, worker, fake_runner):
     fake_runner.script(world.path, answers(500, headers=SOON, error="out\nof\x00order"))
 
@@ -221,6 +230,10 @@ def test_run_now_is_idempotent_under_its_key(world, worker, fake_runner):
 
     assert first["id"] == again["id"] != other["id"]
     world.finished_run(first["id"])
+    world.finished_run(other["id"])
+    assert world.run_now(schedule, idempotency_key="order-7")["status"] == "succeeded"
+    keys = {call.headers["x-idempotency-key"] for call in fake_runner.calls[world.path]}
+    assert keys <= {f"{first['id']}:0", f"{other['id']}:0"}
 
 
 def test_run_now_takes_a_payload_override_and_works_on_a_disabled_schedule(world, worker, fake_runner):
@@ -418,7 +431,7 @@ def test_a_dead_attempt_is_taken_over_as_it_began(world):
     assert second.invocation.idempotency_key == first.invocation.idempotency_key
     assert second.invocation.payload == {"n": 1}
     assert second.invocation.version_id == first.invocation.version_id
-    assert second.started_at == first.started_at
+    assert second.elapsed_seconds >= first.elapsed_seconds
 
 
 def test_the_late_answer_of_an_attempt_that_was_taken_over_writes_nothing(world):
@@ -432,6 +445,30 @@ def test_the_late_answer_of_an_attempt_that_was_taken_over_writes_nothing(world)
     assert record(second).status == "succeeded"
     assert record(second).status == "succeeded"
     assert len(ScheduleRun.objects.get(id=invocation_id).attempt_log) == 1
+
+
+def test_a_failure_recorded_twice_counts_once(world):
+    schedule = world.create()
+    taken = claim(world, schedule["id"])
+    busy = Answer(
+        outcome=AttemptOutcome.FAILED, retryable=True, http_status=200, envelope_status=503, retry_after_seconds=120
+    )
+
+    first, again = record(taken, busy), record(taken, busy)
+
+    assert first == again
+    assert again.retry_in_seconds == 120
+    run = ScheduleRun.objects.get(id=taken.invocation.invocation_id)
+    assert (run.failed_envelopes, len(run.attempt_log)) == (1, 1)
+
+
+def test_a_run_whose_attempts_leave_no_trace_is_given_up(world):
+    schedule, invocation_id = world.create(), uuid.uuid4()
+    for _ in range(10):
+        assert claim(world, schedule["id"], invocation_id=invocation_id).invocation is not None
+
+    assert claim(world, schedule["id"], invocation_id=invocation_id).status == "failed"
+    assert claim(world, schedule["id"]).status == "running"
 
 
 def test_a_finished_run_is_not_run_again(world):
@@ -462,7 +499,7 @@ def test_a_run_of_a_deleted_schedule_ends_and_stays_readable(world):
 
     assert claim(world, schedule["id"], trigger="run_now", invocation_id=run_id).status == "cancelled"
     run = world.api("GET", f"runs/{run_id}", expect=200)
-    assert run["reason"] == "the schedule was deleted before the run started"
+    assert run["reason"] == "the schedule was deleted meanwhile"
 
 
 def test_runs_are_listed_newest_first_and_page_by_page(world):

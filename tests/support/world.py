@@ -40,6 +40,8 @@ class World:
             {"method": "GET", "path": f"{self.path}/status", "handler": "dist/main"},
             {"method": "POST", "path": f"{self.path}/both", "handler": "dist/main"},
             {"method": "GET", "path": f"{self.path}/both", "handler": "dist/main"},
+            {"method": "POST", "path": f"{self.path}/half", "schedulable": False},
+            {"method": "GET", "path": f"{self.path}/half", "handler": "dist/main"},
             {"method": "POST", "path": f"{self.path}/setup", "handler": "dist/main", "schedulable": False},
             {"method": "DELETE", "path": f"{self.path}/items/:id", "handler": "dist/main"},
         ]

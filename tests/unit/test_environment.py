@@ -40,6 +40,17 @@ def test_good_settings_pass():
         ("REGISTRY_SERVICE_TOKEN", "short"),
         ("TEMPORAL_TASK_QUEUE", " "),
         ("LOG_LEVEL", "LOUD"),
+        ("DATABASE_URL", "postgresql://u:p@[::1/db"),
+        ("RUNNER_BASE_URL", "http://[::1"),
+        ("RUNNER_BASE_URL", "http://localhost:99999"),
+        ("RUNNER_BASE_URL", "http://localhost:abc"),
+        ("TEMPORAL_UI_URL", "http://[x"),
+        ("TEMPORAL_ADDRESS", "no way!"),
+        ("TEMPORAL_ADDRESS", "localhost:99999"),
+        ("TEMPORAL_ADDRESS", ":::"),
+        ("TEMPORAL_CONFIG_FILE", "/nonexistent"),
+        ("TEMPORAL_TLS", "maybe"),
+        ("DJANGO_ALLOWED_HOSTS", "*"),
     ],
 )
 def test_a_wrong_variable_is_named_in_one_line(name, value):

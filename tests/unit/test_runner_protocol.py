@@ -188,6 +188,17 @@ def test_the_guests_own_wish_wins_over_the_runners():
     assert answer.retry_after_seconds == 5
 
 
+@pytest.mark.parametrize("value", [5, "5", ["5", "9"]])
+def test_the_guest_may_give_its_headers_as_numbers_or_lists(value):
+    assert read(envelope={"status": 503, "headers": {"Retry-After": value}}).retry_after_seconds == 5
+
+
+def test_an_unreadable_wish_of_the_guest_does_not_hide_the_runners():
+    answer = read(envelope={"status": 503, "headers": {"retry-after": "soon"}}, headers={"retry-after": "9"})
+
+    assert answer.retry_after_seconds == 9
+
+
 def test_error_texts_are_one_clean_line():
     answer = read(envelope={"status": 500, "error": "a\r\nb\x00\x1b[31mc\u2028" + "x" * 5000})
 

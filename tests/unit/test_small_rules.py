@@ -58,6 +58,25 @@ def test_unusable_payloads(payload, problem):
     assert problem in payloads.problem_with_payload(payload)
 
 
+def test_the_limit_counts_numbers_as_the_database_writes_them():
+    assert "at most 102400" in payloads.problem_with_payload([1e308] * 400)
+    assert payloads.problem_with_payload([1.5, 1e-7, 12345.678]) == ""
+
+
+@pytest.mark.parametrize(
+    ("declared", "path", "matches"),
+    [
+        ("/api/items/:id", "/api/items/7", True),
+        ("/api/items/{id}/x", "/api/items/7/x", True),
+        ("/api/items/:id", "/api/items/7/8", False),
+        ("/api/items/:id", "/api/items/", False),
+        ("/api/a.b", "/api/axb", False),
+    ],
+)
+def test_a_declared_path_matches_its_parameters(declared, path, matches):
+    assert manifests.path_matches(declared, path) is matches
+
+
 def test_a_payload_nested_too_deep_is_refused_without_recursion():
     payload = []
     for _ in range(50_000):

@@ -25,7 +25,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
         parser.add_argument("install", help="the install id")
-        parser.add_argument("endpoint", help='"METHOD /path" or a path, as the manifest declares it')
+        parser.add_argument("endpoint", help='"METHOD /path" with its parameters filled in, or a path')
         parser.add_argument("--payload", help="a JSON object or array to send")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         install = self._find_install(options["install"])
         payload = self._read_payload(options["payload"])
         try:
-            endpoint = queries.find_endpoint(version_id=install.version_id, selector=options["endpoint"])
+            endpoint, path = queries.match_endpoint(version_id=install.version_id, selector=options["endpoint"])
         except SchedulingError as error:
             raise CommandError(error.message) from error
         invocation = Invocation(
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             granted_caps=install.granted_caps,
             secret_envelope=install.secret_envelope,
             method=endpoint.method,
-            path=endpoint.path,
+            path=path,
             payload=payload,
             trigger="run_now",
             schedule_id=None,
@@ -62,7 +62,7 @@ class Command(BaseCommand):
             subject_type="install",
             subject_id=install.id,
             tenant_id=install.tenant_id,
-            after={"endpoint": str(endpoint)},
+            after={"endpoint": f"{endpoint.method} {path}"},
         )
         self._print(asyncio.run(_call(invocation)))
 
@@ -82,8 +82,8 @@ class Command(BaseCommand):
             return None
         try:
             payload = json.loads(text)
-        except ValueError as error:
-            raise CommandError(f"--payload is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise CommandError(f"--payload is not JSON that can be read: {type(error).__name__}") from error
         if problem := payloads.problem_with_payload(payload):
             raise CommandError(problem)
         return payload

@@ -1,0 +1,159 @@
+"""What the sweep repairs, and what cannot stop it."""
+
+import io
+import subprocess
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from django.core.management import call_command
+
+from scheduler_project import embedded
+from schedules import convergence, ledger, temporal
+from schedules.convergence import PushOutcome
+from schedules.models import RunStatus, Schedule, ScheduleRun
+from tests.support.fake_runner import hangs
+from tests.support.waiting import eventually
+
+
+def dirty(schedule):
+    Schedule.objects.filter(id=schedule["id"]).update(synced_generation=0)
+
+
+def is_synced(schedule):
+    return Schedule.objects.get(id=schedule["id"]).sync_state == "synced"
+
+
+def terminate(address, workflow_id):
+    command = [embedded.temporal_executable(), "workflow", "terminate", "--address", address, "-w", workflow_id]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def test_a_mirror_that_somebody_holds_does_not_keep_the_others_waiting(world, database_url):
+    held, free = world.create(), world.create()
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"mirror:{held['id']}"])
+        dirty(held)
+        dirty(free)
+
+        report = convergence.converge_unsynced()
+
+        assert report.of(PushOutcome.BUSY) >= 1
+        assert is_synced(free)
+        assert not is_synced(held)
+    eventually(lambda: convergence.converge_unsynced() and is_synced(held))
+
+
+def test_a_row_that_cannot_be_compiled_does_not_stop_the_pass(world):
+    broken, fine = world.create(), world.create()
+    Schedule.objects.filter(id=broken["id"]).update(
+        cron="nonsense", synced_generation=0, changed_at="2020-01-01T00:00Z"
+    )
+    dirty(fine)
+
+    report = convergence.converge_unsynced()
+
+    assert report.of(PushOutcome.FAILED) >= 1
+    assert is_synced(fine)
+    Schedule.objects.filter(id=broken["id"]).update(cron="0 4 * * *")
+
+
+def test_mirrors_are_renewed_long_before_their_calendars_end_and_after_new_zone_rules(world):
+    ending, old = world.create(), world.create()
+    Schedule.objects.filter(id=ending["id"]).update(exact_until=datetime.now(UTC) + timedelta(days=18 * 30))
+    Schedule.objects.filter(id=old["id"]).update(calendar_rules="1/tzdata-2020.1")
+
+    convergence.converge_unsynced()
+
+    for schedule in (ending, old):
+        row = Schedule.objects.get(id=schedule["id"])
+        assert row.exact_until - datetime.now(UTC) > timedelta(days=24 * 30)
+        assert row.calendar_rules != "1/tzdata-2020.1"
+
+
+def in_flight(world, fake_runner):
+    fake_runner.script(world.path, hangs())
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+    return world.api("GET", f"runs/{run['id']}")
+
+
+def test_a_run_whose_workflow_was_terminated_ends_and_frees_its_schedule(world, worker, fake_runner, temporal_server):
+    run = in_flight(world, fake_runner)
+    terminate(temporal_server, run["workflow_id"])
+    ScheduleRun.objects.filter(id=run["id"]).update(started_at=datetime.now(UTC) - timedelta(minutes=2))
+
+    report = convergence.converge_unsynced()
+
+    assert report.of(PushOutcome.CLOSED) == 1
+    ended = world.api("GET", f"runs/{run['id']}")
+    assert ended["status"] == "cancelled"
+    assert "terminated" in ended["reason"]
+    fake_runner.scripts.pop(world.path)
+    again = world.run_now({"id": run["schedule_id"]})
+    assert world.finished_run(again["id"])["status"] == "succeeded"
+
+
+def test_a_run_that_is_worked_on_is_left_alone(world, worker, fake_runner):
+    run = in_flight(world, fake_runner)
+    ScheduleRun.objects.filter(id=run["id"]).update(started_at=datetime.now(UTC) - timedelta(minutes=2))
+
+    convergence.converge_unsynced()
+
+    assert world.api("GET", f"runs/{run['id']}")["status"] == "running"
+
+
+def test_a_queued_run_whose_workflow_was_terminated_ends_too(world, temporal_server, settings):
+    settings.TEMPORAL_TASK_QUEUE = f"nobody-{uuid.uuid4()}"
+    schedule = world.create()
+    run = world.run_now(schedule)
+    workflow_id = f"extsched:{world.install_id}:{schedule['id']}:manual:{run['id']}"
+    eventually(lambda: temporal.workflow_is_open(workflow_id=workflow_id, run_id=None))
+    terminate(temporal_server, workflow_id)
+    ScheduleRun.objects.filter(id=run["id"]).update(created_at=datetime.now(UTC) - timedelta(minutes=1))
+
+    convergence.converge_unsynced()
+
+    assert world.api("GET", f"runs/{run['id']}")["status"] == "cancelled"
+
+
+def test_reconcile_does_not_call_a_queued_run_done(world, temporal_proxy):
+    schedule = world.create()
+    temporal_proxy.down()
+    try:
+        run = world.run_now(schedule)
+        convergence.finish_background_work(timeout_seconds=30)
+        ScheduleRun.objects.filter(id=run["id"]).update(created_at=datetime.now(UTC) - timedelta(minutes=1))
+        out = io.StringIO()
+        with pytest.raises(SystemExit) as exit_:
+            call_command("reconcile", stdout=out, stderr=out)
+    finally:
+        temporal_proxy.up()
+
+    assert exit_.value.code == 1
+    assert "Temporal does not answer" in out.getvalue()
+    assert world.api("GET", f"runs/{run['id']}")["status"] == "queued"
+    ScheduleRun.objects.filter(id=run["id"]).delete()
+
+
+def test_a_slot_that_ends_before_its_first_claim_still_gets_its_row(world):
+    schedule = world.create()
+    run_id, slot = uuid.uuid4(), datetime.now(UTC).replace(second=0, microsecond=0)
+    close = {
+        "tenant_id": world.tenant_id,
+        "run_id": run_id,
+        "status": RunStatus.CANCELLED,
+        "reason": "cancelled while it ran",
+        "slot_of": (world.install_id, uuid.UUID(schedule["id"]), slot),
+    }
+
+    assert ledger.close_run(**close) == "cancelled"
+    assert ledger.close_run(**close | {"status": RunStatus.FAILED}) == "cancelled"
+
+    run = world.api("GET", f"runs/{run_id}", expect=200)
+    assert (run["status"], run["trigger"], run["reason"]) == ("cancelled", "schedule", "cancelled while it ran")
+
+
+def test_closing_a_run_that_nobody_knows_writes_nothing(world):
+    assert ledger.close_run(tenant_id=world.tenant_id, run_id=uuid.uuid4(), status=RunStatus.FAILED, reason="x") == ""
