@@ -6,10 +6,10 @@ import platform
 import sys
 from importlib import metadata
 
-from bench import waiting_calls
+from bench import cron_meaning, waiting_calls
 from bench.report import Figure, render_table
 
-SCENARIOS = {"waiting calls": waiting_calls.run}
+SCENARIOS = {"cron meaning": cron_meaning.run, "waiting calls": waiting_calls.run}
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ class Environment:
     run_now_per_minute: int
     host_api_writes_per_minute: int
     worker_max_concurrent_runs: int
+    worker_metrics_port: int
     log_level: str
 
 
@@ -90,6 +91,7 @@ def _read(env: Env) -> Environment:
         run_now_per_minute=env.int("SCHEDULER_RUN_NOW_PER_MINUTE", 5, validate=_between(1, 100_000)),
         host_api_writes_per_minute=env.int("SCHEDULER_HOST_API_WRITES_PER_MINUTE", 10, validate=_between(1, 100_000)),
         worker_max_concurrent_runs=env.int("WORKER_MAX_CONCURRENT_RUNS", 600, validate=_between(1, 10_000)),
+        worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=_between(0, 65_535)),
         log_level=env.str("LOG_LEVEL", "INFO", validate=_log_level),
     )
 

@@ -93,6 +93,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
+DATETIME_FORMAT = r"Y-m-d H:i:s \U\T\C"
 
 STATIC_URL = "static/"
 # With a root, what collectstatic put there is served; without one, the packages' own files are.
@@ -144,6 +145,7 @@ SCHEDULER_MAX_PAYLOAD_BYTES = ENVIRONMENT.max_payload_bytes
 SCHEDULER_RUN_NOW_PER_MINUTE = ENVIRONMENT.run_now_per_minute
 SCHEDULER_HOST_API_WRITES_PER_MINUTE = ENVIRONMENT.host_api_writes_per_minute
 WORKER_MAX_CONCURRENT_RUNS = ENVIRONMENT.worker_max_concurrent_runs
+WORKER_METRICS_PORT = ENVIRONMENT.worker_metrics_port
 
 _SHARED_PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,

@@ -53,7 +53,7 @@ LOCK_PATIENCE_SECONDS: Final = 3.0
 LOCK_POLL_SECONDS: Final = 0.05
 # A pass ends well before the engine would give it up.
 PASS_BUDGET_SECONDS: Final = 240.0
-MAX_UNANSWERED: Final = 3
+MAX_UNANSWERED: Final = 2
 # A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
 DEATH_GRACE: Final = timedelta(seconds=60)
 MAX_LIFE_CHECKS: Final = 500
@@ -364,10 +364,12 @@ class _Background:
     def do_soon(self, work: Callable[[], PushOutcome], *, patience: float) -> None:
         """Do the work in the background and wait ``patience`` seconds for it.
 
-        Leaves the work to the next sweep while Temporal is known to be away, or where too much is waiting already.
+        Does not wait while Temporal is known to be away, and leaves the work to the sweep where too much is queued.
         """
-        if time.monotonic() < self._unavailable_until or len(self.futures) >= MAX_WAITING:
+        if len(self.futures) >= MAX_WAITING:
             return
+        if time.monotonic() < self._unavailable_until:
+            patience = 0
         with self._lock:
             if self._executor is None or self._process_id != os.getpid():
                 self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
@@ -379,6 +381,8 @@ class _Background:
             future.result(patience)
 
     def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
+        # Whoever comes right after an outage was seen does not ask again at once, and keeps no connection meanwhile.
+        time.sleep(max(0.0, self._unavailable_until - time.monotonic()))
         try:
             outcome = _isolated(work)
         finally:

@@ -137,6 +137,8 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
         ordering = ("tenant", "-created_at")
         constraints = [
             models.UniqueConstraint(fields=("tenant", "digest"), name="an_api_key_is_unique"),
@@ -181,6 +183,8 @@ class ExtensionVersion(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
+        verbose_name = "version"
+        verbose_name_plural = "versions"
         ordering = ("extension", "-created_at")
         constraints = [
             models.UniqueConstraint(fields=("extension", "version"), name="a_version_is_published_once"),
@@ -207,6 +211,8 @@ class ApiEndpoint(models.Model):
     unschedulable_reason = models.CharField(max_length=128, blank=True)
 
     class Meta:
+        verbose_name = "endpoint"
+        verbose_name_plural = "endpoints"
         ordering = ("path", "method")
         constraints = [
             models.UniqueConstraint(
@@ -234,6 +240,8 @@ class ExtensionInstall(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
+        verbose_name = "install"
+        verbose_name_plural = "installs"
         ordering = ("tenant", "extension")
         constraints = [
             models.UniqueConstraint(
@@ -406,6 +414,8 @@ class ScheduleRun(models.Model):
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name = "run"
+        verbose_name_plural = "runs"
         ordering = ("-slot", "-id")
         constraints = [
             models.UniqueConstraint(

@@ -63,8 +63,10 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
 CONVERGENCE_INTERVAL: Final = timedelta(minutes=1)
 CONVERGENCE_TIMEOUT: Final = timedelta(minutes=6)
-# What one call may cost a caller in a web request. The SDK retries within the limit.
+# What one call may take.
 RPC_TIMEOUT: Final = timedelta(seconds=2)
+# What a whole operation of several such calls may take, retries included.
+CALL_TIMEOUT: Final = timedelta(seconds=5)
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
 
 # The statuses that say "not now" rather than "not so"
@@ -484,7 +486,7 @@ class _Bridge:
 _bridge = _Bridge()
 
 
-def _run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = RPC_TIMEOUT * 3) -> T:
+def _run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIMEOUT) -> T:
     """Run a call on the loop thread and translate what it raises."""
     try:
         return _bridge.run(call, timeout=timeout)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
+from prometheus_client import start_http_server
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import (
@@ -64,6 +65,8 @@ def main() -> None:
     what was running to another worker.
     """
     use_connections_unchecked()
+    if settings.WORKER_METRICS_PORT:
+        start_http_server(settings.WORKER_METRICS_PORT)
     exit_code = asyncio.run(_main())
     sys.stdout.flush()
     sys.stderr.flush()

@@ -180,17 +180,17 @@ def _web_port() -> int:
 def _secrets() -> dict[str, str]:
     """The demo's secrets: made once for each folder, so that a login outlives a restart. Given ones win."""
     file = embedded.VAR_DIRECTORY / "demo-secrets.json"
-    names = (
-        "DJANGO_SECRET_KEY",
-        "RUNNER_SERVICE_TOKEN",
-        "REGISTRY_SERVICE_TOKEN",
-        "DEMO_ADMIN_PASSWORD",
-    )
+    sizes = {
+        "DJANGO_SECRET_KEY": 48,
+        "RUNNER_SERVICE_TOKEN": 32,
+        "REGISTRY_SERVICE_TOKEN": 32,
+        "DEMO_ADMIN_PASSWORD": 12,
+    }
     try:
         stored = dict(json.loads(file.read_text()))
     except (OSError, ValueError):
         stored = {}
-    stored = {name: str(stored.get(name) or secrets.token_urlsafe(48)) for name in names}
+    stored = {name: str(stored.get(name) or secrets.token_urlsafe(size)) for name, size in sizes.items()}
     file.touch(mode=0o600)
     file.write_text(json.dumps(stored))
     return {name: os.environ.get(name) or value for name, value in stored.items()}

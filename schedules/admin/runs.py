@@ -31,7 +31,7 @@ class ScheduleRunAdmin(TenantScopedAdmin):
     search_fields = ("id", "schedule__id", "endpoint_path")
     fields = (
         "id",
-        "coloured_status",
+        "status",
         "reason",
         "error",
         "slot",

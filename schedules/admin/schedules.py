@@ -168,11 +168,12 @@ class ScheduleAdmin(TenantScopedAdmin):
     search_fields = ("name", "endpoint_path", "id")
     readonly_fields = (
         "id",
-        "coloured_sync_state",
+        "mirror",
         "sync_error",
         "disabled_reason",
         "next_slot",
-        "last_run",
+        "last_run_at",
+        "last_run_status",
         "last_error",
         "created_at",
         "updated_at",
@@ -307,6 +308,11 @@ class ScheduleAdmin(TenantScopedAdmin):
         """When it is due next."""
         slot = queries.next_slot_of(schedule, after=datetime.now(UTC), install_enabled=schedule.install.is_enabled)
         return "-" if slot is None else f"{slot:%Y-%m-%d %H:%M} UTC"
+
+    @admin.display(description="mirror")
+    def mirror(self, schedule: Schedule) -> str:
+        """Whether Temporal shows what this row says, in a word."""
+        return schedule.sync_state.label
 
     @display(
         description="mirror",
