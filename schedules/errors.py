@@ -1,7 +1,7 @@
 """The one tree of errors that the product raises on purpose.
 
-A class carries three facts that every door reads: ``code`` (stable, for programs), ``status`` (the HTTP status
-of the admin API) and ``retryable`` (whether the same call may succeed later). Messages are for people.
+A class carries three facts: ``code`` (stable, for programs) and ``status`` (the HTTP status), which the APIs render,
+and ``retryable`` (whether the same call may succeed later), which convergence goes by. Messages are for people.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-# What the database keeps of a text that others send us; longer is refused at the door.
 MAX_NAME_LENGTH = 128
 MAX_PATH_LENGTH = 1024
 

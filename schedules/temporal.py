@@ -69,8 +69,7 @@ RPC_TIMEOUT: Final = timedelta(seconds=2)
 CALL_TIMEOUT: Final = timedelta(seconds=5)
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
 
-# The statuses that say "not now" rather than "not so"
-# (https://grpc.io/docs/guides/status-codes/).
+# The statuses that say "not now" rather than "not so" (https://grpc.io/docs/guides/status-codes/).
 _TRANSIENT: Final = frozenset(
     {
         RPCStatusCode.UNAVAILABLE,
@@ -85,7 +84,7 @@ _TRANSIENT: Final = frozenset(
 
 
 class MirrorRefused(SchedulingError):
-    """Temporal understood the request and will not have it, e.g. a time zone that its server does not know."""
+    """Temporal understood the request and will not have it, e.g. a search attribute that its namespace lacks."""
 
     code = "mirror_refused"
     status = 409

@@ -54,6 +54,8 @@ def main() -> None:
     _print(facts, run)
     stopping.wait()
     DEMO_FILE.unlink(missing_ok=True)
+    # The Temporal client's native threads can abort an interpreter's end.
+    os._exit(0)
 
 
 def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
