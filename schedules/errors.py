@@ -130,3 +130,10 @@ class DependencyUnavailable(SchedulingError):
     code = "dependency_unavailable"
     status = 503
     retryable = True
+
+
+class MirrorRefused(SchedulingError):
+    """Temporal understood the request and will not have it, e.g. a search attribute that its namespace lacks."""
+
+    code = "mirror_refused"
+    status = 409

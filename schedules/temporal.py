@@ -52,7 +52,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from schedules.calendars import UtcCalendar
-from schedules.errors import DependencyUnavailable, SchedulingError
+from schedules.errors import DependencyUnavailable, MirrorRefused
 from workflows import names
 from workflows.payloads import RunRequest
 
@@ -81,13 +81,6 @@ _TRANSIENT: Final = frozenset(
         RPCStatusCode.INTERNAL,
     }
 )
-
-
-class MirrorRefused(SchedulingError):
-    """Temporal understood the request and will not have it, e.g. a search attribute that its namespace lacks."""
-
-    code = "mirror_refused"
-    status = 409
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +378,12 @@ async def _install_convergence(client: Client) -> None:
     try:
         await client.create_schedule(system_id, schedule, rpc_timeout=RPC_TIMEOUT)
     except ScheduleAlreadyRunningError:
-        handle = client.get_schedule_handle(system_id)
-        await handle.update(lambda _: ScheduleUpdate(schedule=schedule), rpc_timeout=RPC_TIMEOUT)
+
+        def keep_pause(update: ScheduleUpdateInput) -> ScheduleUpdate:
+            schedule.state = update.description.schedule.state
+            return ScheduleUpdate(schedule=schedule)
+
+        await client.get_schedule_handle(system_id).update(keep_pause, rpc_timeout=RPC_TIMEOUT)
 
 
 async def _ensure_search_attributes(client: Client) -> None:

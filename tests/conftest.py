@@ -1,5 +1,6 @@
 """The suite's services, each started once and only when a test asks for it."""
 
+import asyncio
 import os
 
 import dj_database_url
@@ -7,6 +8,8 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from scheduler_project import embedded
 from tests.support import processes
@@ -14,6 +17,7 @@ from tests.support.fake_runner import FakeRunner
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 from tests.support.world import World
+from workflows import names
 
 # A throw-away server need not survive a power cut.
 FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
@@ -80,13 +84,27 @@ def worker_environment(database_url, temporal_server, fake_runner):
     )
 
 
+async def pause_the_sweep(address):
+    """Keep the shared worker's sweep from repairing what a test looks at; a test that wants it triggers it."""
+    client = await Client.connect(address)
+    system_id = names.convergence_schedule_id(task_queue=settings.TEMPORAL_TASK_QUEUE)
+    try:
+        await client.get_schedule_handle(system_id).pause(note="tests")
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return False  # the worker installs it beside its other work
+    return True
+
+
 @pytest.fixture(scope="session")
-def worker(database, worker_environment, tmp_path_factory):
+def worker(database, temporal_server, worker_environment, tmp_path_factory):
     """One real worker process for all tests that do not break it."""
     log_file = tmp_path_factory.mktemp("worker") / "worker.log"
     process = processes.start_worker(environment=worker_environment, log_file=log_file)
     try:
         eventually(lambda: process.says("worker.ready"))
+        eventually(lambda: asyncio.run(pause_the_sweep(temporal_server)))
         yield process
     finally:
         status = process.stop()

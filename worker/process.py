@@ -25,7 +25,7 @@ from temporalio.worker import (
 )
 
 from schedules import runner, temporal
-from schedules.errors import DependencyUnavailable
+from schedules.errors import DependencyUnavailable, MirrorRefused
 from worker.activities import Activities, use_connections_unchecked
 from workflows.converge_mirrors import ConvergeMirrors
 from workflows.run_schedule import RunSchedule
@@ -159,7 +159,7 @@ async def _install_convergence() -> None:
     while True:
         try:
             await asyncio.to_thread(temporal.install_convergence)
-        except (DependencyUnavailable, temporal.MirrorRefused) as error:
+        except (DependencyUnavailable, MirrorRefused) as error:
             log.warning("worker.convergence_not_installed", reason=error.message)
             await asyncio.sleep(RECONNECT_SECONDS)
         else:
