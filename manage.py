@@ -6,7 +6,6 @@ Where DATABASE_URL is not set, the embedded PostgreSQL under var/ runs for as lo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -30,19 +29,23 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
     from django.core.management import execute_from_command_line
 
-    from scheduler_project.embedded import EmbeddedPartMissing
+    from scheduler_project import embedded
 
     status: object = None
     try:
-        with _database():
+        with embedded.database_if_none_is_given(needed=_command() not in WITHOUT_DATABASE):
             execute_from_command_line(sys.argv)
-    except EmbeddedPartMissing as error:
+    except embedded.EmbeddedPartMissing as error:
         sys.exit(f"Configuration error: {error}")
     except SystemExit as exit_:
         if isinstance(exit_.code, str):
             raise
         status = exit_.code
     _leave(int(str(status or 0)))
+
+
+def _command() -> str:
+    return sys.argv[1] if len(sys.argv) > 1 else "help"
 
 
 def _leave(status: int) -> None:
@@ -53,15 +56,6 @@ def _leave(status: int) -> None:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _database() -> contextlib.AbstractContextManager[object]:
-    command = sys.argv[1] if len(sys.argv) > 1 else "help"
-    if os.environ.get("DATABASE_URL") or command in WITHOUT_DATABASE:
-        return contextlib.nullcontext()
-    from scheduler_project import embedded
-
-    return embedded.running_postgres(embedded.POSTGRES_DIRECTORY)
 
 
 if __name__ == "__main__":

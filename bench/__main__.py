@@ -23,7 +23,7 @@ def main() -> int:
         print(f"Running {name} …", file=sys.stderr, flush=True)
         figures += SCENARIOS[name]()
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("django", "temporalio", "psycopg", "httpx"))
-    print(f"{platform.platform()}, Python {platform.python_version()}, {packages}\n")
+    print(f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {packages}\n")
     print(render_table(figures))
     return 0
 

@@ -82,6 +82,16 @@ def running_postgres(directory: Path, *, options: dict[str, str] | None = None, 
         type(server)._instances.pop(server.pgdata, None)  # noqa: SLF001 - it would hand out the stopped server
 
 
+@contextlib.contextmanager
+def database_if_none_is_given(*, needed: bool = True) -> Iterator[None]:
+    """Run the embedded PostgreSQL under var/ for as long as a process that was given no DATABASE_URL."""
+    if os.environ.get("DATABASE_URL") or not needed:
+        yield
+        return
+    with running_postgres(POSTGRES_DIRECTORY):
+        yield
+
+
 def restart_postgres(directory: Path) -> None:
     """Restart a running server; its clients lose their connections (pg_ctl(1), mode fast)."""
     with warnings.catch_warnings():

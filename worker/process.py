@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any, Final
@@ -58,8 +57,8 @@ class _PrivateActivityErrors(ActivityInboundInterceptor):
             raise ApplicationError("The activity failed, see the worker's log", type=type(error).__name__) from None
 
 
-def main() -> None:
-    """Run a worker until SIGTERM or SIGINT; never returns.
+def main() -> int:
+    """Run a worker until SIGTERM or SIGINT; returns the exit status.
 
     The first signal drains: nothing new is taken and what runs may end. The second stops at once; the engine hands
     what was running to another worker.
@@ -67,11 +66,7 @@ def main() -> None:
     use_connections_unchecked()
     if settings.WORKER_METRICS_PORT:
         start_http_server(settings.WORKER_METRICS_PORT)
-    exit_code = asyncio.run(_main())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The SDK's native threads can abort the interpreter while it tears down.
-    os._exit(exit_code)
+    return asyncio.run(_main())
 
 
 async def _main() -> int:
