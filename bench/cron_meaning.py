@@ -90,4 +90,5 @@ def _honest(pick: random.Random) -> str:
             ("*", str(first), f"{first}-{highest}", f"*/{pick.randint(1, highest)}", f"{first},{highest}")
         )
 
-    return " ".join((field(0, 59), field(0, 23), field(1, 31), field(1, 12), "*"))
+    day, weekday = pick.choice(((field(1, 31), "*"), ("*", pick.choice(("MON-FRI", "SUN", "1,3,5-7", "*/2")))))
+    return " ".join((field(0, 59), field(0, 23), day, field(1, 12), weekday))

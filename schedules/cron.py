@@ -50,6 +50,8 @@ class _Field:
     def number(self, text: str) -> int:
         if text.upper() in self.names:
             return self.names.index(text.upper()) + (1 if self.lowest else 0)
+        if not text:
+            raise CronError(f"{self.name}: a number is missing, write {self.expected}")
         if not (text.isascii() and text.isdigit() and len(text) <= 4):
             raise CronError(f"{self.name}: {_quote(text)} is not {self.expected}")
         number = int(text)
@@ -267,8 +269,8 @@ def _split(text: str) -> list[str]:
         raise CronError("cron: write five fields: minute, hour, day of month, month, day of week")
     if not stripped.isascii():
         raise CronError("cron: use plain ASCII digits, letters and blanks only")
-    if len(stripped) > MAX_EXPRESSION_LENGTH:
-        raise CronError(f"cron: at most {MAX_EXPRESSION_LENGTH} characters")
+    if re.search(r"[^\S \t]", stripped):
+        raise CronError("cron: separate the fields with plain blanks, on one line")
     if "#" in stripped and re.search(r"(^|[ \t])#", stripped):
         raise CronError("cron: a comment is not part of an expression, leave it out")
     if re.match(r"(CRON_)?TZ=", stripped, re.IGNORECASE):
@@ -281,6 +283,8 @@ def _split(text: str) -> list[str]:
             else f"cron: {_quote(stripped)} is not supported, write the five fields"
         )
     members = re.split(f"[{_BLANKS}]+", stripped)
+    if len(" ".join(members)) > MAX_EXPRESSION_LENGTH:
+        raise CronError(f"cron: at most {MAX_EXPRESSION_LENGTH} characters")
     if len(members) != len(_FIELDS):
         raise CronError(
             f"cron: {len(members)} field{'s' if len(members) != 1 else ''} given, write exactly five: "
@@ -307,8 +311,8 @@ def _canonical_member(field: _Field, text: str) -> str:
     first = field.number(first_text)
     if not dash:
         if slash:
-            raise CronError(f"{field.name}: {_quote(text)} is read differently by cron programs, write a range such "
-                            f"as {first}-{field.highest}/{step}")  # fmt: skip
+            instead = str(first) if first == field.highest else f"a range such as {first}-{field.highest}/{step}"
+            raise CronError(f"{field.name}: {_quote(text)} is read differently by cron programs, write {instead}")
         return str(first)
     last = field.number(last_text)
     if first > last:
@@ -324,10 +328,10 @@ def _canonical_member(field: _Field, text: str) -> str:
 
 def _step(field: _Field, text: str) -> int:
     if not (text.isdigit() and len(text) <= 4):
-        raise CronError(f"{field.name}: the step {_quote(text)} is not a number")
+        raise CronError(f"{field.name}: the step {_quote(text)} is not a number, write 1 to {field.highest}")
     step = int(text)
     if not 1 <= step <= field.highest:
-        raise CronError(f"{field.name}: the step {step} is outside 1-{field.highest}")
+        raise CronError(f"{field.name}: the step {step} is outside 1-{field.highest}, write one of these")
     return step
 
 
@@ -341,7 +345,7 @@ def _refuse_dialect(field: _Field, text: str) -> None:
         raise CronError(f"{field.name}: the n-th weekday ({_quote(text)}) is not supported, write a weekday")
     if re.search(r"L", upper):
         raise CronError(f"{field.name}: L (last) is not supported, write a number")
-    if re.fullmatch(r"\d*W", upper):
+    if re.search(r"\dW|^W$|W\d", upper):
         raise CronError(f"{field.name}: W (nearest weekday) is not supported, write a number")
     if re.match(r"[RH](\(|$)", upper):
         raise CronError(f"{field.name}: {upper[0]} (a chosen value) is not supported, write a number")

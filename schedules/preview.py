@@ -97,11 +97,30 @@ def preview(
 
 
 def describe(expression: cron.Expression) -> str:
-    """The expression in plain English."""
+    """The expression in plain English, told from the values that it selects."""
     options = Options()
     options.use_24hour_time_format = True
     options.throw_exception_on_parse_error = True
-    return str(get_description(expression.canonical, options))
+    fields = (
+        _plain_field(expression.minutes, 60, steps=True),
+        _plain_field(expression.hours, 24, steps=True),
+        _plain_field(expression.days, 31),
+        _plain_field(expression.months, 12),
+        _plain_field(expression.weekdays, 7),
+    )
+    return str(get_description(" ".join(fields), options))
+
+
+def _plain_field(values: tuple[int, ...], size: int, *, steps: bool = False) -> str:
+    """Values as the simplest field that means exactly them; a step only where it goes round evenly."""
+    if len(values) == size:
+        return "*"
+    step = values[1] - values[0] if len(values) > 1 else size
+    if steps and len(values) > 1 and values == tuple(range(0, size, step)) and size % step == 0:
+        return f"*/{step}"
+    if len(values) > 2 and values == tuple(range(values[0], values[-1] + 1)):
+        return f"{values[0]}-{values[-1]}"
+    return ",".join(map(str, values))
 
 
 def _clock_change_notes(expression: cron.Expression, zone: ZoneInfo, *, start: datetime) -> Iterator[ClockChangeNote]:
@@ -118,7 +137,7 @@ def _clock_change_notes(expression: cron.Expression, zone: ZoneInfo, *, start: d
             what = (
                 f"what would be due then ({times}) does not run, because the schedule follows elapsed time"
                 if expression.follows_elapsed_time
-                else f"what is due then ({times}) runs once, at {last:%H:%M}"
+                else f"what is due then ({times}) runs once, at {last:%H:%M}{_merged(expression, last)}"
             )
             yield ClockChangeNote(change.at, "skipped", f"The clock in {zone.key} skips {span}: {what}.")
         else:
@@ -128,6 +147,12 @@ def _clock_change_notes(expression: cron.Expression, zone: ZoneInfo, *, start: d
                 else f"what is due then ({times}) runs once, in the first pass"
             )
             yield ClockChangeNote(change.at, "repeated", f"The clock in {zone.key} shows {span} twice: {what}.")
+
+
+def _merged(expression: cron.Expression, moment: datetime) -> str:
+    naive = moment.replace(tzinfo=None)
+    own = _selected_times(expression, naive, naive + timedelta(minutes=1))
+    return ", as one run with what is due at that time anyway" if own else ""
 
 
 def _selected_times(expression: cron.Expression, first: datetime, last: datetime) -> list[datetime]:
@@ -155,7 +180,13 @@ def _warnings(
         )
     minute_field = expression.text.split()[0]
     last_gap = 60 - expression.minutes[-1] + expression.minutes[0]
-    if minute_field.startswith("*/") and len(expression.minutes) > 1 and last_gap != expression.minutes[1]:
+    every_hour = len(expression.hours) == 24
+    if (
+        every_hour
+        and minute_field.startswith("*/")
+        and len(expression.minutes) > 1
+        and last_gap != expression.minutes[1]
+    ):
         yield PreviewWarning(
             "uneven_minutes",
             f"{minute_field} starts anew each hour: its last gap before the hour is {last_gap} minutes.",

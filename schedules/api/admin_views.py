@@ -149,7 +149,7 @@ class PreviewView(InstallView):
             longest = queries.longest_recent_run_seconds(tenant_id=install.tenant_id, schedule_id=schedule.id)
         shown = preview.preview(
             text=wanted["cron"],
-            zone_name=wanted.get("timezone") or install.tenant.timezone,
+            zone_name=wanted.get("timezone") or install.tenant.timezone or "UTC",
             count=wanted["count"],
             after=wanted.get("after") or datetime.now(UTC),
             longest_run_seconds=longest,
