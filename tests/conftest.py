@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import tempfile
+from pathlib import Path
 
 import dj_database_url
 import pytest
@@ -24,8 +26,11 @@ FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 
 
 @pytest.fixture(scope="session")
-def postgres_directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("services") / "postgres"
+def postgres_directory():
+    # Not below pytest's own folder: as root, PostgreSQL runs as a user of its own, and every other pytest that starts
+    # meanwhile closes that folder to it.
+    with tempfile.TemporaryDirectory(prefix="scheduler-tests-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory) / "postgres"
 
 
 @pytest.fixture(scope="session")

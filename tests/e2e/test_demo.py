@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import httpx
 import psutil
@@ -22,9 +24,14 @@ TOKENS = ("RUNNER_SERVICE_TOKEN", "REGISTRY_SERVICE_TOKEN", "DJANGO_ALLOWED_HOST
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def checkout():
     """A copy of what git knows of the project, without var/ and without .venv."""
-    target = tmp_path_factory.mktemp("demo") / "checkout"
+    # Not below pytest's own folder, for the reason that `postgres_directory` gives.
+    with tempfile.TemporaryDirectory(prefix="scheduler-demo-", ignore_cleanup_errors=True) as directory:
+        yield copy_of_the_project(Path(directory) / "checkout")
+
+
+def copy_of_the_project(target):
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=processes.ROOT, check=True, capture_output=True).stdout
     for name in filter(None, listed.decode().split("\0")):
