@@ -32,6 +32,10 @@ LEFTOVER_PATIENCE_SECONDS: Final = 10
 
 def main() -> int:
     """Run the demo until Ctrl-C; returns the exit status."""
+    if os.environ.get(OWNER_VARIABLE) != str(embedded.VAR_DIRECTORY):
+        # Started anew with the mark, so that honcho's helpers, which are forks of this process, carry it too.
+        os.environ[OWNER_VARIABLE] = str(embedded.VAR_DIRECTORY)
+        os.execv(sys.executable, [sys.executable, "-m", "deploy.demo"])  # noqa: S606
     embedded.VAR_DIRECTORY.mkdir(exist_ok=True)
     with _sole_use_of(embedded.VAR_DIRECTORY):
         DEMO_FILE.unlink(missing_ok=True)
@@ -151,7 +155,9 @@ def _end_leftovers() -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(OWNER_VARIABLE) == str(embedded.VAR_DIRECTORY) and process.pid != os.getpid():
-                process.terminate()
+                # honcho's helpers do not listen to a polite word, and have nothing to tidy up.
+                is_helper = process.cmdline()[-1:] == ["deploy.demo"]
+                process.kill() if is_helper else process.terminate()
                 leftovers.append(process)
     if leftovers:
         print(
