@@ -60,6 +60,7 @@ def main() -> None:
 
 def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
     from schedules import temporal  # needs the app registry
+    from schedules.errors import SchedulingError
 
     embedded.wait_for_port(int(os.environ["DEMO_PORT"]), patience_seconds=PATIENCE_SECONDS)
     httpx.get(f"{web_url}/admin/login/", timeout=PATIENCE_SECONDS).raise_for_status()
@@ -67,7 +68,7 @@ def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
     while not stopping.is_set():
         try:
             temporal.install_convergence()
-        except Exception:
+        except SchedulingError:
             if time.monotonic() > deadline:
                 raise
             stopping.wait(0.5)
