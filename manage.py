@@ -50,7 +50,7 @@ def _command() -> str:
 
 def _leave(status: int) -> None:
     """Exit; at once where the process has used Temporal, whose native threads can abort an interpreter's end."""
-    temporal = sys.modules.get("schedules.temporal")
+    temporal = sys.modules.get("schedules.temporal_bridge")
     if temporal is not None and temporal.was_used():
         sys.stdout.flush()
         sys.stderr.flush()

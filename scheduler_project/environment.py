@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,6 +49,11 @@ class Environment:
     host_api_writes_per_minute: int
     worker_max_concurrent_runs: int
     worker_metrics_port: int
+    metrics_token: str
+    prometheus_directory: str
+    notification_allowed_networks: tuple[IPv4Network | IPv6Network, ...]
+    email: dict[str, Any]
+    tracing: bool
     log_level: str
 
 
@@ -92,6 +98,11 @@ def _read(env: Env) -> Environment:
         host_api_writes_per_minute=env.int("SCHEDULER_HOST_API_WRITES_PER_MINUTE", 10, validate=_between(1, 100_000)),
         worker_max_concurrent_runs=env.int("WORKER_MAX_CONCURRENT_RUNS", 600, validate=_between(1, 10_000)),
         worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=_between(0, 65_535)),
+        metrics_token=env.str("METRICS_TOKEN", ""),
+        prometheus_directory=env.str("PROMETHEUS_MULTIPROC_DIR", ""),
+        notification_allowed_networks=_networks(env, "NOTIFICATION_ALLOWED_NETWORKS"),
+        email=_email(env),
+        tracing=bool(env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "") or env.str("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")),
         log_level=env.str("LOG_LEVEL", "INFO", validate=_log_level),
     )
 
@@ -118,6 +129,36 @@ def _service_tokens(env: Env, name: str) -> tuple[str, ...]:
             f'Environment variable "{name}" invalid: each token needs at least {MINIMUM_TOKEN_LENGTH} characters'
         )
     return tokens
+
+
+def _networks(env: Env, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    networks = []
+    for text in env.list(name, [], subcast=str):
+        try:
+            networks.append(ip_network(text.strip()))
+        except ValueError as error:
+            raise EnvError(
+                f'Environment variable "{name}" invalid: {text.strip()!r} is not a network such as 10.0.0.0/8'
+            ) from error
+    return tuple(networks)
+
+
+def _email(env: Env) -> dict[str, Any]:
+    """Django's settings for mail. Without a host, mail is written to the log's stream instead of being sent."""
+    host = env.str("EMAIL_HOST", "")
+    backend = "smtp" if host else "console"
+    return {
+        "EMAIL_BACKEND": f"django.core.mail.backends.{backend}.EmailBackend",
+        "EMAIL_HOST": host or "localhost",
+        "EMAIL_PORT": env.int(
+            "EMAIL_PORT", 587 if env.bool("EMAIL_USE_TLS", False) else 25, validate=_between(1, 65_535)
+        ),
+        "EMAIL_HOST_USER": env.str("EMAIL_HOST_USER", ""),
+        "EMAIL_HOST_PASSWORD": env.str("EMAIL_HOST_PASSWORD", ""),
+        "EMAIL_USE_TLS": env.bool("EMAIL_USE_TLS", False),
+        "EMAIL_TIMEOUT": 10,
+        "DEFAULT_FROM_EMAIL": env.str("EMAIL_FROM", "scheduler@localhost", validate=_not_blank),
+    }
 
 
 def _secret_key(env: Env, *, debug: bool) -> str:

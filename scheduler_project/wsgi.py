@@ -8,8 +8,13 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
 
+import django  # the settings must be named first
+
+django.setup()
+
+from schedules import convergence, tracing  # noqa: E402 - the app registry must be complete first
+
+tracing.configure(service="extension-scheduler-web")
+tracing.instrument_web()
 application = get_wsgi_application()
-
-from schedules import convergence  # noqa: E402 - the app registry must be complete first
-
 convergence.announce_temporal()

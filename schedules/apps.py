@@ -13,9 +13,9 @@ class SchedulesConfig(AppConfig):
 
     def ready(self) -> None:
         """Check the Temporal profile before the process does any work."""
-        from schedules import temporal  # the app registry must be complete first
+        from schedules import temporal_bridge  # the app registry must be complete first
 
         try:
-            temporal.read_profile()
+            temporal_bridge.read_profile()
         except ValueError as error:
             raise SystemExit(f"Configuration error: {error}") from None

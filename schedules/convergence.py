@@ -2,19 +2,20 @@
 
 A push is level-triggered: it reads the current row under a lock of its own, so it does not matter how many pushes
 were asked for, in which order they run, or how many of them a crash took away. What is left is found by
-`converge_unsynced`, which a system schedule runs every minute and ``manage.py reconcile`` on demand.
+`schedules.sweep`. Starts and cancellations of runs go the same way: the row says what is wanted, the call to Temporal
+follows the commit, and the sweep repeats what got lost.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -23,10 +24,8 @@ from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection
-from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Now
 
-from schedules import calendars, cron, ledger, temporal
+from schedules import calendars, cron, ledger, temporal, temporal_bridge
 from schedules.errors import SchedulingError
 from schedules.models import (
     ExtensionInstall,
@@ -34,7 +33,6 @@ from schedules.models import (
     RunStatus,
     Schedule,
     ScheduleRun,
-    Trigger,
 )
 from workflows import names
 from workflows.payloads import RunRequest
@@ -51,14 +49,6 @@ MAX_WAITING: Final = 1000
 # How long a push waits for another one of the same mirror; as long as a call to Temporal may take.
 LOCK_PATIENCE_SECONDS: Final = 3.0
 LOCK_POLL_SECONDS: Final = 0.05
-# A pass ends well before the engine would give it up.
-PASS_BUDGET_SECONDS: Final = 240.0
-MAX_UNANSWERED: Final = 2
-# A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
-DEATH_GRACE: Final = timedelta(seconds=60)
-MAX_LIFE_CHECKS: Final = 500
-# A run that was asked for by hand and has no workflow after this long is started by the sweep.
-START_GRACE: Final = timedelta(seconds=10)
 # Mirrors are renewed while their calendars are still exact for this long: clock changes of the next 18 months are
 # always written out.
 RENEWAL_NOTICE: Final = timedelta(days=19 * 31)
@@ -76,22 +66,6 @@ class PushOutcome(StrEnum):
     UNAVAILABLE = "unavailable"
     REFUSED = "refused"
     FAILED = "failed"
-
-
-@dataclass(slots=True)
-class Report:
-    """What one pass did, by outcome, and how much is left to do."""
-
-    outcomes: dict[PushOutcome, int] = field(default_factory=dict)
-    unsynced: int = 0
-
-    def count(self, outcome: PushOutcome) -> None:
-        """Add one outcome."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-
-    def of(self, outcome: PushOutcome) -> int:
-        """How often an outcome came."""
-        return self.outcomes.get(outcome, 0)
 
 
 def push(*, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> PushOutcome:
@@ -132,6 +106,27 @@ def request_start(*, tenant_id: UUID, run_id: UUID) -> None:
     _background.do_soon(partial(_start_queued, tenant_id, run_id), patience=PUSH_PATIENCE_SECONDS)
 
 
+def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
+    """Start the workflows of several queued runs soon, in the background. Waits for none, never raises."""
+    for run_id in run_ids:
+        _background.do_soon(partial(_start_queued, tenant_id, run_id), patience=0)
+
+
+def request_cancel(*, tenant_id: UUID, run_id: UUID) -> None:
+    """Ask the workflow of a run whose row wants cancellation to stop, in the background. Never raises."""
+    _background.do_soon(partial(_cancel, tenant_id, run_id), patience=PUSH_PATIENCE_SECONDS)
+
+
+def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
+    """Start the run that is next in the schedule's line, if there is one, in the background. Never raises.
+
+    Call it after the commit of what ended the run before.
+    """
+    run = ledger.next_in_line(tenant_id=tenant_id, schedule_id=schedule_id)
+    if run is not None:
+        _background.do_soon(partial(_start_queued, tenant_id, run.id), patience=0)
+
+
 def announce_temporal() -> None:
     """Say in the log when Temporal answers, and until then that it does not. Returns at once; nothing waits for it.
 
@@ -141,12 +136,12 @@ def announce_temporal() -> None:
     def announce() -> None:
         while True:
             try:
-                temporal.check_health()
+                temporal_bridge.check_health()
             except SchedulingError as error:
                 log.warning("web.waiting_for_temporal", reason=error.message)
                 time.sleep(ANNOUNCEMENT_SECONDS)
             else:
-                log.info("web.temporal_answers", address=temporal.address())
+                log.info("web.temporal_answers", address=temporal_bridge.address())
                 return
 
     threading.Thread(target=announce, name="announce-temporal", daemon=True).start()
@@ -157,25 +152,6 @@ def finish_background_work(*, timeout_seconds: float) -> None:
     wait(list(_background.futures), timeout=timeout_seconds)
 
 
-def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
-    """Push every unsynced row, remove every leftover mirror, start queued runs and end those whose workflow is gone.
-
-    One row's trouble does not keep the others from their turn. Stops early where Temporal does not answer several
-    times in a row, or after ``budget_seconds``; the next pass goes on. Safe to run twice at once.
-    """
-    report = Report()
-    deadline = time.monotonic() + budget_seconds
-    unanswered = 0
-    for work in _all_work():
-        outcome = _isolated(work)
-        report.count(outcome)
-        unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
-        if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
-            break
-    report.unsynced = len(_unsynced()) + _queued_without_workflow().count()
-    return report
-
-
 def start(run: ScheduleRun) -> PushOutcome:
     """Start the workflow of a queued run, or end the run if its workflow has ended without it. A repeat is fine."""
     request = RunRequest(
@@ -184,28 +160,18 @@ def start(run: ScheduleRun) -> PushOutcome:
         schedule_id=str(run.schedule_id),
         trigger=run.trigger,
         invocation_id=str(run.id),
+        slot=run.slot.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    workflow_id = names.manual_workflow_id(install_id=run.install_id, schedule_id=run.schedule_id, invocation_id=run.id)
     try:
-        if temporal.start_run(request, extension_id=_extension_id(run)):
+        if temporal.start_run(request, extension_id=_extension_id(run), waits=run.waits):
             return PushOutcome.STARTED
-        return _close_if_abandoned(run, workflow_id=workflow_id, workflow_run_id=None)
+        return _close_if_abandoned(run, names.started_workflow_id(request, waits=run.waits), None)
     except SchedulingError as error:
         log.warning("run.not_started", run_id=str(run.id), code=error.code, reason=error.message)
         return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
 
 
-def _all_work() -> Iterator[Callable[[], PushOutcome]]:
-    """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
-    for tenant_id, schedule_id in _unsynced():
-        yield partial(push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
-    for run in _queued_without_workflow():
-        yield partial(start, run)
-    for run in _running_for_a_while():
-        yield partial(_close_dead, run)
-
-
-def _isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
+def isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
     """Do one piece of work; whatever goes wrong with it is its own affair, and stays visibly undone."""
     try:
         return work()
@@ -218,23 +184,32 @@ def _isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
         return PushOutcome.FAILED
 
 
-def _close_dead(run: ScheduleRun) -> PushOutcome:
+def close_if_dead(run: ScheduleRun) -> PushOutcome:
+    """End a run in flight whose workflow has ended without it; where cancellation is wanted, ask for it again."""
     try:
-        return _close_if_abandoned(run, workflow_id=run.workflow_id, workflow_run_id=run.workflow_run_id)
+        if run.cancel_requested_at is not None:
+            temporal.cancel_workflow(workflow_id=run.workflow_id, run_id=None)
+        return _close_if_abandoned(run, run.workflow_id, run.workflow_run_id)
     except SchedulingError as error:
         return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
 
 
-def _close_if_abandoned(run: ScheduleRun, *, workflow_id: str, workflow_run_id: str | None) -> PushOutcome:
+def _close_if_abandoned(run: ScheduleRun, workflow_id: str, workflow_run_id: str | None) -> PushOutcome:
     """End a run whose workflow was terminated or is gone: nobody else would, and it keeps its schedule occupied."""
     if temporal.workflow_is_open(workflow_id=workflow_id, run_id=workflow_run_id or None):
+        return PushOutcome.NOTHING
+    # Whatever a workflow wrote, it wrote before it ended: what still stands now is what it left.
+    left = ScheduleRun.objects.filter(tenant_id=run.tenant_id, id=run.id, status=run.status, waits=run.waits)
+    if not left.exists():
         return PushOutcome.NOTHING
     ledger.close_run(
         tenant_id=run.tenant_id,
         run_id=run.id,
         status=RunStatus.CANCELLED,
         reason="its workflow ended without it, e.g. terminated by an operator",
+        while_status=RunStatus(run.status),
     )
+    start_next(tenant_id=run.tenant_id, schedule_id=run.schedule_id)
     return PushOutcome.CLOSED
 
 
@@ -287,33 +262,6 @@ def _remove(*, tenant_id: UUID, schedule_id: UUID) -> PushOutcome:
     temporal.remove_mirror(install_id=removal.install_id, schedule_id=schedule_id)
     removal.delete()
     return PushOutcome.REMOVED
-
-
-def _unsynced() -> list[tuple[UUID, UUID]]:
-    """What needs a push, oldest change first."""
-    outdated = ~Q(calendar_rules=calendars.RULES) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
-    rows = Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated).order_by("changed_at")
-    removals = MirrorRemoval.objects.order_by("deleted_at")
-    return [
-        *rows.values_list("tenant_id", "id"),
-        *removals.values_list("tenant_id", "id"),
-    ]
-
-
-def _queued_without_workflow() -> QuerySet[ScheduleRun]:
-    """Runs by hand that should have started by now. Some may have: asking again finds out."""
-    return (
-        ScheduleRun.objects.filter(status=RunStatus.QUEUED, created_at__lt=Now() - START_GRACE)
-        .exclude(trigger=Trigger.SCHEDULE)
-        .defer("payload")
-        .order_by("created_at")
-    )
-
-
-def _running_for_a_while() -> list[ScheduleRun]:
-    """Runs in flight for long enough that it is worth asking whether anybody still works on them, oldest first."""
-    rows = ScheduleRun.objects.filter(status=RunStatus.RUNNING, started_at__lt=Now() - DEATH_GRACE)
-    return list(rows.exclude(workflow_id="").defer("payload").order_by("started_at")[:MAX_LIFE_CHECKS])
 
 
 def _extension_id(run: ScheduleRun) -> UUID:
@@ -374,7 +322,7 @@ class _Background:
             if self._executor is None or self._process_id != os.getpid():
                 self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
                 self.futures, self._process_id = set(), os.getpid()
-            future = self._executor.submit(self._do, work)
+            future = self._executor.submit(contextvars.copy_context().run, self._do, work)
             self.futures.add(future)
         future.add_done_callback(self.futures.discard)
         with contextlib.suppress(FutureTimeoutError):
@@ -384,7 +332,7 @@ class _Background:
         # Whoever comes right after an outage was seen does not ask again at once, and keeps no connection meanwhile.
         time.sleep(max(0.0, self._unavailable_until - time.monotonic()))
         try:
-            outcome = _isolated(work)
+            outcome = isolated(work)
         finally:
             connection.close()
         if outcome is PushOutcome.UNAVAILABLE:
@@ -393,6 +341,18 @@ class _Background:
 
 
 _background = _Background()
+
+
+def _cancel(tenant_id: UUID, run_id: UUID) -> PushOutcome:
+    run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id, status=RunStatus.RUNNING).defer("payload").first()
+    if run is None or not run.workflow_id:
+        return PushOutcome.NOTHING
+    try:
+        temporal.cancel_workflow(workflow_id=run.workflow_id, run_id=None)
+    except SchedulingError as error:
+        log.warning("run.not_cancelled", run_id=str(run_id), code=error.code, reason=error.message)
+        return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
+    return PushOutcome.NOTHING
 
 
 def _start_queued(tenant_id: UUID, run_id: UUID) -> PushOutcome:

@@ -217,6 +217,15 @@ def slots(expression: Expression, zone: zoneinfo.ZoneInfo, *, start: datetime, e
         previous = instant
 
 
+def slots_after(
+    expression: Expression, zone: zoneinfo.ZoneInfo, *, after: datetime, until: datetime
+) -> Iterator[datetime]:
+    """Yield the slots with ``after < slot <= until``, ascending. Slots are whole seconds."""
+    second = timedelta(seconds=1)
+    start = after.replace(microsecond=0) + second
+    return slots(expression, zone, start=start, end=until.replace(microsecond=0) + second)
+
+
 def _next_candidate(expression: Expression, day: date) -> date:
     """The next date that may match: the day after, or the first of the next selected month."""
     following = day + timedelta(days=1)

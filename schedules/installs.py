@@ -25,7 +25,10 @@ from schedules.models import (
     Extension,
     ExtensionInstall,
     ExtensionVersion,
+    Notification,
+    NotificationChannel,
     RateWindowEntry,
+    RunCount,
     Schedule,
     ScheduleRun,
     Tenant,
@@ -110,7 +113,8 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
         services.remove_rows(list(Schedule.objects.filter(tenant=tenant)))
         runs.all().delete()
         installs.all().delete()
-        RateWindowEntry.objects.filter(tenant_id=tenant_id).delete()
+        for rows in (RunCount, Notification, NotificationChannel, RateWindowEntry):
+            rows.objects.filter(tenant_id=tenant_id).delete()
         ApiKey.objects.filter(tenant=tenant).delete()
         TenantMembership.objects.filter(tenant=tenant).delete()
         AuditEvent.objects.filter(tenant_id=tenant_id).delete()
@@ -246,6 +250,8 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
         if install.version_id != version.id:
             remap.apply_version(install=install, version=version)
         was_enabled = install.is_enabled
+        if was_enabled != state.is_enabled:
+            services.settle_install(install)
         hidden_before = (install.config, install.secret_envelope)
         _set_state(install, state)
         after = _describe_install(install)
@@ -276,6 +282,7 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         )
         if install is None:
             return
+        services.settle_install(install)
         schedules = list(Schedule.objects.filter(tenant_id=tenant_id, install=install))
         services.remove_rows(schedules)
         before = _describe_install(install) | {"schedules": len(schedules)}

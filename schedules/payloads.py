@@ -1,9 +1,10 @@
-"""What a payload may be, and how it is written down."""
+"""What a payload may be, and how it and times are written down as JSON."""
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -53,6 +54,11 @@ def stored_size(payload: Any) -> int:
 def encode_payload(payload: Any) -> bytes:
     """A payload as compact UTF-8 JSON: what is counted against the limit and what the runner is sent."""
     return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def moment_text(moment: datetime) -> str:
+    """A time as RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _depth(value: Any) -> int:

@@ -25,13 +25,15 @@ import httpx
 import structlog
 from django.conf import settings
 
-from schedules.payloads import encode_payload
+from schedules import tracing
+from schedules.payloads import encode_payload, moment_text
 
 log = structlog.get_logger(__name__)
 
 EXECUTE_PATH: Final = "/v1/execute"
 MAX_ERROR_LENGTH: Final = 1024
 MAX_HEADER_COUNT: Final = 256
+MAX_EXCERPT_BYTES: Final = 2048
 # Of the guest and of the runner alike (RFC 9110, section 15): too early, too many, timed out, or the server's fault.
 _RETRYABLE_ENVELOPE_STATUSES: Final = frozenset({408, 425, 429})
 
@@ -87,7 +89,8 @@ class Answer:
     """What came back of one call.
 
     ``http_status`` is the runner's own, ``envelope_status`` the guest's; either is None where none arrived.
-    ``retry_after_seconds`` is what the other side asked for. ``error`` is for people and never leaves the database.
+    ``retry_after_seconds`` is what the other side asked for. ``error`` and ``excerpt``, which is how the answer begins,
+    are for people and never leave the database.
     """
 
     outcome: AttemptOutcome
@@ -99,6 +102,7 @@ class Answer:
     error: str = ""
     retry_after_seconds: float | None = None
     response_bytes: int | None = None
+    excerpt: str = ""
 
     @property
     def failed_envelope(self) -> bool:
@@ -151,7 +155,7 @@ def build_call(invocation: Invocation) -> Call:
             "trigger": invocation.trigger,
             "schedule_id": str(invocation.schedule_id) if invocation.schedule_id else None,
             "invocation_id": str(invocation.invocation_id),
-            "scheduled_for": invocation.scheduled_for.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "scheduled_for": moment_text(invocation.scheduled_for),
             "attempt": invocation.attempt,
         },
         "http": http,
@@ -189,7 +193,9 @@ async def execute(client: httpx.AsyncClient, call: Call, *, now: datetime | None
     try:
         async with (
             asyncio.timeout(call.timeout_seconds),
-            client.stream("POST", EXECUTE_PATH, content=call.body, headers=call.headers) as response,
+            client.stream(
+                "POST", EXECUTE_PATH, content=call.body, headers=call.headers | tracing.headers()
+            ) as response,
         ):
             body = await _read_at_most(response, limit)
     except TimeoutError:
@@ -234,6 +240,7 @@ def read_answer(*, http_status: int, headers: Mapping[str, str], body: bytes, no
             error=f"The runner answered HTTP {http_status}",
             retry_after_seconds=_retry_after(headers, now=now) if retryable else None,
             response_bytes=len(body),
+            excerpt=read_excerpt(body),
         )
     try:
         envelope = _read_envelope(body)
@@ -243,6 +250,7 @@ def read_answer(*, http_status: int, headers: Mapping[str, str], body: bytes, no
             http_status=http_status,
             error=str(error),
             response_bytes=len(body),
+            excerpt=read_excerpt(body),
         )
     status = envelope.status
     succeeded = 200 <= status < 400
@@ -257,6 +265,7 @@ def read_answer(*, http_status: int, headers: Mapping[str, str], body: bytes, no
         error="" if succeeded else _failure_text(status, envelope.error),
         retry_after_seconds=_first_retry_after(envelope.headers, headers, now=now) if retryable else None,
         response_bytes=len(body),
+        excerpt=read_excerpt(envelope.body or b""),
     )
 
 
@@ -332,6 +341,12 @@ def _retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
 def _failure_text(status: int, error: str | None) -> str:
     said = clean_text(error or "", limit=MAX_ERROR_LENGTH - 64)
     return f"The extension answered {status}" + (f": {said}" if said else "")
+
+
+def read_excerpt(body: bytes) -> str:
+    """The first 2 KB of an answer as text that can be stored and shown: lines stay, other control characters go."""
+    text = body[:MAX_EXCERPT_BYTES].decode("utf-8", errors="replace")
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", "", text)
 
 
 def clean_text(text: str, *, limit: int) -> str:

@@ -6,6 +6,7 @@ convergence to push the mirror once that has committed. It succeeds whether or n
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, cron, payloads, queries
+from schedules import audit, convergence, cron, ledger, payloads, policies, queries
 from schedules.errors import (
     InstallDisabled,
     InvalidFields,
@@ -34,6 +35,7 @@ from schedules.models import (
     Schedule,
 )
 
+MAX_REASON_LENGTH: Final = 256
 _NAME_CONSTRAINT: Final = "a_schedule_name_is_unique_per_install"
 
 
@@ -50,6 +52,15 @@ class ScheduleChanges(TypedDict, total=False):
     timezone: str | None
     enabled: bool
     payload: Any
+    overlap_policy: str
+    catch_up_policy: str
+    retry_max_attempts: int
+    retry_first_delay_seconds: int
+    retry_factor: float
+    retry_longest_delay_seconds: int
+    run_deadline_seconds: int
+    attempt_timeout_seconds: int | None
+    pause_after_failures: int | None
 
 
 def create_schedule(*, tenant_id: UUID, install_id: UUID, changes: ScheduleChanges, actor: audit.Actor) -> Schedule:
@@ -69,6 +80,7 @@ def create_schedule(*, tenant_id: UUID, install_id: UUID, changes: ScheduleChang
         if queries.schedules_of(tenant_id=tenant_id, install_id=install_id).count() >= _schedule_limit():
             raise TooManySchedules(f"Too many schedules: an install may have {_schedule_limit()}")
         _refuse_taken_name(schedule)
+        ledger.open_account(schedule, now=ledger.database_now())
         schedule.save(force_insert=True)
         schedule.refresh_from_db(fields=["created_at", "updated_at", "changed_at"])
         _record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
@@ -94,7 +106,7 @@ def update_schedule(
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
         schedule = _lock_schedule(install, schedule_id)
         _refuse_stale(schedule, expected_revision)
-        before, was_enabled = describe_schedule(schedule), schedule.enabled
+        former, before, was_enabled = copy.copy(schedule), describe_schedule(schedule), schedule.enabled
         _apply_changes(schedule, changes, install=install)
         if schedule.enabled and not was_enabled and not install.is_enabled:
             raise InstallDisabled("The extension is disabled, enable it before enabling schedules")
@@ -104,9 +116,11 @@ def update_schedule(
         _refuse_taken_name(schedule)
         schedule.revision += 1
         if any(after[member] != before[member] for member in _MIRRORED_MEMBERS):
-            schedule.generation += 1
-            schedule.changed_at = Now()
-            schedule.sync_error = ""
+            _touch_mirror(schedule)
+            _settle_up_to_now(former, install=install)
+            ledger.open_account(schedule, now=ledger.database_now())
+        if schedule.enabled and not was_enabled:
+            schedule.consecutive_failures = 0
         schedule.updated_at = Now()
         # last_run_* and synced_generation belong to other writers that do not take this lock.
         schedule.save(update_fields=_WRITTEN_FIELDS)
@@ -114,6 +128,65 @@ def update_schedule(
         _record(actor, "schedule.updated", schedule, before=before, after=after)
         _push_on_commit(schedule)
     return schedule
+
+
+def pause_schedule(
+    *, tenant_id: UUID, install_id: UUID, schedule_id: UUID, reason: str, actor: audit.Actor
+) -> Schedule | None:
+    """Disable a schedule on the platform's own account, with the reason on the row; asks for its mirror.
+
+    Returns None where there is nothing to disable, e.g. on a repeat.
+    """
+    with transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        schedule = _lock_schedule(install, schedule_id)
+        if not schedule.enabled:
+            return None
+        before = describe_schedule(schedule)
+        _settle_up_to_now(schedule, install=install)
+        schedule.enabled, schedule.disabled_reason = False, reason[:MAX_REASON_LENGTH]
+        schedule.revision += 1
+        _touch_mirror(schedule)
+        schedule.updated_at = Now()
+        schedule.save(update_fields=_WRITTEN_FIELDS)
+        schedule.refresh_from_db()
+        _record(actor, "schedule.paused", schedule, before=before, after=describe_schedule(schedule))
+        _push_on_commit(schedule)
+    return schedule
+
+
+def is_dangling(schedule: Schedule) -> bool:
+    """Whether the installed version lacks the schedule's endpoint. The row needs its install."""
+    if schedule.endpoint_id is None:
+        return True
+    endpoints = ApiEndpoint.objects.filter(id=schedule.endpoint_id, version_id=schedule.install.version_id)
+    return not endpoints.exists()
+
+
+def settle_install(install: ExtensionInstall) -> None:
+    """Account for the slots that an install's schedules owe up to now, and owe nothing before from here on.
+
+    Call it with the install's row locked, before what is about to change changes.
+    """
+    rows = Schedule.objects.select_for_update(no_key=True).filter(tenant_id=install.tenant_id, install=install)
+    schedules = list(rows.filter(enabled=True).defer("payload").order_by("id"))
+    now = ledger.database_now()
+    if install.is_enabled:
+        ledger.settle(schedules, until=now)
+    else:
+        ledger.reopen_accounts(schedules, now=now)
+
+
+def _settle_up_to_now(schedule: Schedule, *, install: ExtensionInstall) -> None:
+    """Give the slots that were due until this change, by the rules before it, their runs."""
+    if schedule.enabled and install.is_enabled:
+        ledger.settle([schedule], until=ledger.database_now())
+
+
+def _touch_mirror(schedule: Schedule) -> None:
+    schedule.generation += 1
+    schedule.changed_at = Now()
+    schedule.sync_error = ""
 
 
 def check_schedule(
@@ -175,14 +248,18 @@ def delete_schedule(
         schedule = _lock_schedule(install, schedule_id)
         _refuse_stale(schedule, expected_revision)
         _record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
+        _settle_up_to_now(schedule, install=install)
         remove_rows([schedule])
 
 
 def remove_rows(schedules: list[Schedule]) -> None:
-    """Delete schedule rows, leave a note of each mirror that must go, and ask for its removal.
+    """Delete schedule rows, end the runs that wait in their lines, and ask for the removal of the mirrors.
 
-    Call it inside a transaction that holds the install's row lock.
+    A note of each mirror stays until it is gone. Call it inside a transaction that holds the install's row lock.
     """
+    for tenant_id in {schedule.tenant_id for schedule in schedules}:
+        ids = [schedule.id for schedule in schedules if schedule.tenant_id == tenant_id]
+        ledger.cancel_waiting(tenant_id=tenant_id, schedule_ids=ids, reason="the schedule was deleted")
     MirrorRemoval.objects.bulk_create(
         MirrorRemoval(id=schedule.id, tenant_id=schedule.tenant_id, install_id=schedule.install_id)
         for schedule in schedules
@@ -218,6 +295,8 @@ def describe_schedule(schedule: Schedule) -> dict[str, Any]:
         "timezone": schedule.timezone,
         "enabled": schedule.enabled,
         "payload": schedule.payload,
+        "disabled_reason": schedule.disabled_reason,
+        **{member: getattr(schedule, member) for member in sorted(policies.MEMBERS)},
     }
 
 
@@ -233,6 +312,10 @@ _WRITTEN_FIELDS: Final = (
     "enabled",
     "disabled_reason",
     "payload",
+    *sorted(policies.MEMBERS),
+    "consecutive_failures",
+    "accounted_until",
+    "next_slot_at",
     "revision",
     "generation",
     "changed_at",
@@ -282,6 +365,7 @@ def _apply_changes(schedule: Schedule, changes: ScheduleChanges, *, install: Ext
         if problem := payloads.problem_with_payload(payload):
             wrong["payload"] = problem
         schedule.payload = payload
+    wrong |= _apply_policies(schedule, changes)
     if "enabled" in changes:
         if changes["enabled"] and schedule.endpoint_id is None and "endpoint" not in wrong:
             wrong.setdefault("endpoint_id", f"{queries.ENDPOINT_REFUSED}: choose an endpoint before enabling")
@@ -290,6 +374,17 @@ def _apply_changes(schedule: Schedule, changes: ScheduleChanges, *, install: Ext
         schedule.enabled = changes["enabled"]
     if wrong:
         raise InvalidFields.from_fields(wrong)
+
+
+def _apply_policies(schedule: Schedule, changes: ScheduleChanges) -> dict[str, str]:
+    """Set the policies that are named; returns what is wrong with them by member."""
+    wrong: dict[str, str] = {}
+    for member in policies.MEMBERS & changes.keys():
+        value = cast("dict[str, Any]", changes)[member]
+        if problem := policies.problem_with(member, value, platform_timeout_ms=settings.EXT_GATEWAY_TIMEOUT_MS):
+            wrong[member] = problem
+        setattr(schedule, member, value)
+    return wrong
 
 
 def _apply_time(schedule: Schedule, changes: ScheduleChanges, *, default_zone: str) -> dict[str, str]:

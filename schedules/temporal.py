@@ -1,21 +1,14 @@
 """The gateway to Temporal: builds mirrors from rows (pure) and pushes, removes, describes, lists and starts.
 
-The only module of the web side that talks to Temporal. Callers are synchronous; one event loop thread for each
-process carries the client. Outages become `DependencyUnavailable`, refusals `MirrorRefused`.
+With `schedules.temporal_bridge`, which carries the calls, the only module of the web side that talks to Temporal.
+Outages become `DependencyUnavailable`, refusals `MirrorRefused`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -47,40 +40,22 @@ from temporalio.common import (
     TypedSearchAttributes,
     WorkflowIDReusePolicy,
 )
-from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from schedules.calendars import UtcCalendar
-from schedules.errors import DependencyUnavailable, MirrorRefused
+from schedules.errors import DependencyUnavailable
+from schedules.temporal_bridge import RPC_TIMEOUT, bridge, read_profile, run
 from workflows import names
 from workflows.payloads import RunRequest
 
-T = TypeVar("T")
-
-DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 # A fire later than this is not made up by the engine: it would be told from a fresh one only by its lateness.
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
 CONVERGENCE_INTERVAL: Final = timedelta(minutes=1)
 CONVERGENCE_TIMEOUT: Final = timedelta(minutes=6)
-# What one call may take.
-RPC_TIMEOUT: Final = timedelta(seconds=2)
-# What a whole operation of several such calls may take, retries included.
-CALL_TIMEOUT: Final = timedelta(seconds=5)
+RETENTION_INTERVAL: Final = timedelta(hours=1)
+RETENTION_TIMEOUT: Final = timedelta(minutes=55)
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
-
-# The statuses that say "not now" rather than "not so" (https://grpc.io/docs/guides/status-codes/).
-_TRANSIENT: Final = frozenset(
-    {
-        RPCStatusCode.UNAVAILABLE,
-        RPCStatusCode.DEADLINE_EXCEEDED,
-        RPCStatusCode.RESOURCE_EXHAUSTED,
-        RPCStatusCode.CANCELLED,
-        RPCStatusCode.ABORTED,
-        RPCStatusCode.UNKNOWN,
-        RPCStatusCode.INTERNAL,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +76,6 @@ class MirrorState:
     def id(self) -> str:
         """The mirror's id in Temporal."""
         return names.mirror_id(install_id=self.install_id, schedule_id=self.schedule_id)
-
-
-def read_profile() -> dict[str, Any]:
-    """The connection settings from the SDK's own environment configuration.
-
-    Raises ValueError with one line where the profile cannot be read.
-    """
-    file = os.environ.get("TEMPORAL_CONFIG_FILE")
-    if file and not Path(file).is_file():
-        raise ValueError("TEMPORAL_CONFIG_FILE names no file")
-    if (tls := os.environ.get("TEMPORAL_TLS", "")).lower() not in {"", "true", "false", "1", "0"}:
-        raise ValueError(f"TEMPORAL_TLS must be true or false, not {tls[:20]!r}")
-    try:
-        profile: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
-    except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parser raised
-        # The values may hold an API key, so only the kind is repeated.
-        raise ValueError(
-            f"TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE or a TEMPORAL_* variable cannot be read ({type(error).__name__})"
-        ) from None
-    profile.setdefault("target_host", DEFAULT_ADDRESS)
-    if not _is_address(str(profile["target_host"])):
-        raise ValueError("TEMPORAL_ADDRESS (or the profile's address) must be host:port")
-    profile.setdefault("namespace", "default")
-    return profile
-
-
-def _is_address(text: str) -> bool:
-    found = re.fullmatch(r"(?:https?://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})/?", text)
-    return found is not None and 0 < int(found[1]) <= 65_535
-
-
-def address() -> str:
-    """Where Temporal is expected, for messages."""
-    return str(read_profile()["target_host"])
 
 
 def build_schedule(state: MirrorState) -> Schedule:
@@ -220,32 +161,55 @@ def put_mirror(state: MirrorState, *, exists: bool) -> None:
 
     ``exists`` is a guess that saves a call. Raises DependencyUnavailable or MirrorRefused.
     """
-    _run(lambda client: _put_mirror(client, state, exists=exists))
+    run(lambda client: _put_mirror(client, state, exists=exists))
 
 
 def remove_mirror(*, install_id: UUID, schedule_id: UUID) -> None:
     """Delete the mirror; one that is gone already is fine. Raises DependencyUnavailable."""
     mirror = names.mirror_id(install_id=install_id, schedule_id=schedule_id)
-    _run(lambda client: _remove_schedule(client, mirror))
+    run(lambda client: _remove_schedule(client, mirror))
 
 
 def describe_mirror(*, install_id: UUID, schedule_id: UUID) -> ScheduleDescription | None:
     """What Temporal holds for a schedule, or None. Raises DependencyUnavailable."""
     mirror = names.mirror_id(install_id=install_id, schedule_id=schedule_id)
-    return _run(lambda client: _describe(client, mirror))
+    return run(lambda client: _describe(client, mirror))
 
 
-def start_run(request: RunRequest, *, extension_id: UUID) -> bool:
-    """Start the workflow of a run that was asked for by hand; returns False where it was started before.
+def start_run(request: RunRequest, *, extension_id: UUID, waits: int = 0) -> bool:
+    """Start the workflow of a run that waits; returns False where it was started before.
+
+    ``waits`` is how often the run had to join the line, each of which was the end of a workflow. Raises
+    DependencyUnavailable.
+    """
+    return run(lambda client: _start_run(client, request, extension_id, waits))
+
+
+def cancel_workflow(*, workflow_id: str, run_id: str | None) -> None:
+    """Ask the workflow behind a run to stop; one that is gone is fine. Raises DependencyUnavailable."""
+    run(lambda client: _cancel_workflow(client, workflow_id, run_id))
+
+
+def hold_note(*, install_id: UUID, schedule_id: UUID) -> str | None:
+    """The note of an operator's hold: of a pause that is not ours. None where there is no such pause.
 
     Raises DependencyUnavailable.
     """
-    return _run(lambda client: _start_run(client, request, extension_id))
+    mirror = describe_mirror(install_id=install_id, schedule_id=schedule_id)
+    if mirror is None or not is_held(mirror):
+        return None
+    return mirror.schedule.state.note or ""
+
+
+def is_held(mirror: ScheduleDescription) -> bool:
+    """Whether an operator has paused the mirror, and not we."""
+    state = mirror.schedule.state
+    return state.paused and state.note != OUR_PAUSE_NOTE
 
 
 def workflow_is_open(*, workflow_id: str, run_id: str | None) -> bool:
     """Whether the workflow behind a run still works on it. Raises DependencyUnavailable."""
-    return _run(lambda client: _workflow_is_open(client, workflow_id, run_id))
+    return run(lambda client: _workflow_is_open(client, workflow_id, run_id))
 
 
 def workflow_url(workflow_id: str) -> str:
@@ -256,19 +220,9 @@ def workflow_url(workflow_id: str) -> str:
     return f"{settings.TEMPORAL_UI_URL.rstrip('/')}/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
 
 
-def was_used() -> bool:
-    """Whether this process has talked to Temporal; such a one may abort while the interpreter tears down."""
-    return _bridge.is_running
-
-
-def check_health() -> None:
-    """Return where Temporal answers. Raises DependencyUnavailable."""
-    _run(lambda client: client.service_client.check_health(timeout=RPC_TIMEOUT))
-
-
-def install_convergence() -> None:
-    """Make sure that the search attributes and the system schedule exist. Raises DependencyUnavailable."""
-    _run(_install_convergence, timeout=timedelta(seconds=15))
+def install_system_schedules() -> None:
+    """Make sure that the search attributes and our own schedules exist. Raises DependencyUnavailable."""
+    run(_install_system_schedules, timeout=timedelta(seconds=15))
 
 
 async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> None:
@@ -277,9 +231,8 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> No
 
     def keep_hold(update: ScheduleUpdateInput) -> ScheduleUpdate:
         # A pause that is not ours is an operator's hold: it outlives what the row says until the operator lifts it.
-        held = update.description.schedule.state
-        if held.paused and held.note != OUR_PAUSE_NOTE:
-            schedule.state = ScheduleState(paused=True, note=held.note)
+        if is_held(update.description):
+            schedule.state = ScheduleState(paused=True, note=update.description.schedule.state.note)
         return ScheduleUpdate(schedule=schedule, search_attributes=attributes)
 
     if not exists:
@@ -322,17 +275,13 @@ async def _describe(client: Client, schedule_id: str) -> ScheduleDescription | N
         return None
 
 
-async def _start_run(client: Client, request: RunRequest, extension_id: UUID) -> bool:
+async def _start_run(client: Client, request: RunRequest, extension_id: UUID, waits: int) -> bool:
     await _ensure_search_attributes(client)
     try:
         await client.start_workflow(
             names.RUN_SCHEDULE,
             request,
-            id=names.manual_workflow_id(
-                install_id=request.install_id,
-                schedule_id=request.schedule_id,
-                invocation_id=request.invocation_id,
-            ),
+            id=names.started_workflow_id(request, waits=waits),
             task_queue=settings.TEMPORAL_TASK_QUEUE,
             # One request is one run, however often its start is asked for and however long ago it ended.
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
@@ -350,6 +299,14 @@ async def _start_run(client: Client, request: RunRequest, extension_id: UUID) ->
     return True
 
 
+async def _cancel_workflow(client: Client, workflow_id: str, run_id: str | None) -> None:
+    try:
+        await client.get_workflow_handle(workflow_id, run_id=run_id).cancel(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+
+
 async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None) -> bool:
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
@@ -361,18 +318,27 @@ async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None
     return description.status is WorkflowExecutionStatus.RUNNING
 
 
-async def _install_convergence(client: Client) -> None:
+async def _install_system_schedules(client: Client) -> None:
     await _ensure_search_attributes(client)
-    system_id = names.convergence_schedule_id(task_queue=settings.TEMPORAL_TASK_QUEUE)
+    queue = settings.TEMPORAL_TASK_QUEUE
+    converge = names.convergence_schedule_id(task_queue=queue)
+    await _put_system_schedule(client, converge, names.CONVERGE, CONVERGENCE_INTERVAL, CONVERGENCE_TIMEOUT)
+    purge = names.retention_schedule_id(task_queue=queue)
+    await _put_system_schedule(client, purge, names.PURGE, RETENTION_INTERVAL, RETENTION_TIMEOUT)
+
+
+async def _put_system_schedule(
+    client: Client, system_id: str, workflow: str, every: timedelta, longest: timedelta
+) -> None:
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            names.CONVERGE,
+            workflow,
             id=f"{system_id}-run",
             task_queue=settings.TEMPORAL_TASK_QUEUE,
             # A pass that nobody works on any more must not keep the next ones out.
-            execution_timeout=CONVERGENCE_TIMEOUT,
+            execution_timeout=longest,
         ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=CONVERGENCE_INTERVAL)]),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=30)),
     )
     try:
@@ -388,7 +354,7 @@ async def _install_convergence(client: Client) -> None:
 
 async def _ensure_search_attributes(client: Client) -> None:
     """Register our search attributes in the namespace, once for each process."""
-    if _bridge.search_attributes_known:
+    if bridge.search_attributes_known:
         return
     try:
         known = await client.operator_service.list_search_attributes(
@@ -398,7 +364,7 @@ async def _ensure_search_attributes(client: Client) -> None:
         if error.status not in {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}:
             raise
         # A managed service does not let us look, so they have to be registered beforehand.
-        _bridge.search_attributes_known = True
+        bridge.search_attributes_known = True
         return
     missing = {
         key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
@@ -414,7 +380,7 @@ async def _ensure_search_attributes(client: Client) -> None:
         except RPCError as error:
             if error.status != RPCStatusCode.ALREADY_EXISTS:  # another process was quicker
                 raise
-    _bridge.search_attributes_known = True
+    bridge.search_attributes_known = True
 
 
 def _ranges(values: tuple[int, ...]) -> list[ScheduleRange]:
@@ -426,72 +392,3 @@ def _ranges(values: tuple[int, ...]) -> list[ScheduleRange]:
         else:
             runs.append((value, value))
     return [ScheduleRange(start=first, end=last) for first, last in runs]
-
-
-class _Bridge:
-    """The event loop thread of this process and its client.
-
-    Both are made on first use and anew after a fork, which neither survives.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process_id = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Client | None = None
-        self.search_attributes_known = False
-
-    @property
-    def is_running(self) -> bool:
-        return self._loop is not None and self._process_id == os.getpid()
-
-    def run(self, call: Callable[[Client], Awaitable[T]], *, timeout: timedelta) -> T:
-        async def connected_call() -> T:
-            return await call(await self._connect())
-
-        coroutine: Coroutine[Any, Any, T] = connected_call()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
-        try:
-            return future.result(timeout.total_seconds())
-        except FutureTimeoutError:
-            future.cancel()
-            raise
-
-    def forget_search_attributes(self) -> None:
-        self.search_attributes_known = False
-
-    async def _connect(self) -> Client:
-        if self._client is None:
-            profile = read_profile()
-            self._client = await Client.connect(**profile, lazy=True)
-        return self._client
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None or self._process_id != os.getpid():
-                self._loop, self._client, self._process_id = (
-                    asyncio.new_event_loop(),
-                    None,
-                    os.getpid(),
-                )
-                self.search_attributes_known = False
-                threading.Thread(target=self._loop.run_forever, name="temporal-gateway", daemon=True).start()
-            return self._loop
-
-
-_bridge = _Bridge()
-
-
-def _run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIMEOUT) -> T:
-    """Run a call on the loop thread and translate what it raises."""
-    try:
-        return _bridge.run(call, timeout=timeout)
-    except RPCError as error:
-        if error.status in _TRANSIENT:
-            raise DependencyUnavailable(f"Temporal does not answer ({error.status.name})") from error
-        # The namespace may be a new one that does not know our attributes yet: the next call registers them.
-        _bridge.forget_search_attributes()
-        raise MirrorRefused(f"Temporal refused: {error.message}"[:500]) from error
-    except (FutureTimeoutError, RuntimeError) as error:
-        # An unreachable server is a plain RuntimeError of the SDK.
-        raise DependencyUnavailable(f"Temporal at {address()} does not answer") from error

@@ -28,6 +28,18 @@ urlpatterns = [
         admin_views.ScheduleRunsView.as_view(),
         name="runs",
     ),
+    path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>/backfill",
+        admin_views.BackfillView.as_view(),
+        name="backfill",
+    ),
+    path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>/backfill/preview",
+        admin_views.BackfillPreviewView.as_view(),
+        name="backfill-preview",
+    ),
+    path(f"{_EXTENSION}/runs/<str:run_id>/cancel", admin_views.CancelRunView.as_view(), name="cancel-run"),
+    path(f"{_EXTENSION}/runs/<str:run_id>/replay", admin_views.ReplayRunView.as_view(), name="replay-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>", admin_views.RunView.as_view(), name="run"),
     path(
         "api/internal/ext-scheduler/install/<str:install_id>",

@@ -21,13 +21,15 @@ from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from schedules import convergence, ledger, runner, runs
+from schedules import attempts, claims, delivery, metrics, retention, runner, sweep
+from schedules.convergence import PushOutcome
 from schedules.models import RunStatus, Trigger
 from workflows import activities as names
 from workflows.payloads import (
     AttemptRequest,
     CloseRequest,
     ConvergenceOutcome,
+    PurgeOutcome,
     RunOutcome,
 )
 
@@ -36,6 +38,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 DATABASE_THREADS: Final = 12
+# How often messages are looked for that nobody has said are there, e.g. those whose next attempt is due.
+DELIVERY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 5.0
 # How long an answer that is known is kept in memory while the database cannot take it. Past that the engine repeats
 # the attempt under the same idempotency key, and the runner answers from memory.
@@ -53,6 +57,9 @@ class Activities:
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
         # Of its own, so that a pass that is stuck takes no thread away from runs.
         self._convergence_thread = ThreadPoolExecutor(1, thread_name_prefix="convergence")
+        self._retention_thread = ThreadPoolExecutor(1, thread_name_prefix="retention")
+        self._delivery_thread = ThreadPoolExecutor(1, thread_name_prefix="notifications")
+        self._may_have_messages = asyncio.Event()
 
     @activity.defn(name=names.RUN_ATTEMPT)
     async def run_attempt(self, request: AttemptRequest) -> RunOutcome:
@@ -60,7 +67,14 @@ class Activities:
 
         Raises a retryable error with the pause that the schedule's policy wants, while the run is not over.
         """
+        info = activity.info()
+        offered_at = info.current_attempt_scheduled_time
+        metrics.QUEUE_WAIT.observe(max(0.0, (info.started_time - offered_at).total_seconds()))
         # From the first moment on: an attempt that waits for the database is alive too.
+        with metrics.RUNS_IN_FLIGHT.track_inprogress():
+            return await self._attempt(request)
+
+    async def _attempt(self, request: AttemptRequest) -> RunOutcome:
         async with _heartbeats():
             claim = await self._claim(request)
             if claim.invocation is None:
@@ -69,13 +83,15 @@ class Activities:
             answer = await runner.execute(self._client, runner.build_call(claim.invocation))
             verdict = await self._record(
                 partial(
-                    runs.record_attempt,
+                    attempts.record_attempt,
                     claim=claim,
                     answer=answer,
                     started_at=started_at,
                     finished_at=datetime.now(UTC),
                 )
             )
+        if verdict.status != RunStatus.SUCCEEDED or claim.failures_before:
+            self._may_have_messages.set()
         if verdict.retry_in_seconds is not None:
             raise ApplicationError(
                 verdict.reason,
@@ -89,9 +105,9 @@ class Activities:
     async def close_run(self, request: CloseRequest) -> RunOutcome:
         """Give a run its terminal state."""
         is_slot = request.trigger == Trigger.SCHEDULE
-        status = await self._in_database(
+        ended = await self._in_database(
             partial(
-                ledger.close_run,
+                attempts.close_run,
                 tenant_id=UUID(request.tenant_id),
                 run_id=UUID(request.invocation_id),
                 status=RunStatus(request.status),
@@ -101,29 +117,54 @@ class Activities:
                 else None,
             )
         )
-        return RunOutcome(status, request.reason)
+        self._may_have_messages.set()
+        return RunOutcome(ended.status if ended else "", request.reason)
 
     @activity.defn(name=names.CONVERGE_UNSYNCED)
     async def converge_unsynced(self) -> ConvergenceOutcome:
         """One pass over everything that is unsynced."""
         async with _heartbeats():
-            report = await self._in_database(convergence.converge_unsynced, threads=self._convergence_thread)
+            report = await self._in_database(sweep.converge_unsynced, threads=self._convergence_thread)
         outcome = ConvergenceOutcome(
-            pushed=report.of(convergence.PushOutcome.SYNCED),
-            removed=report.of(convergence.PushOutcome.REMOVED),
-            started=report.of(convergence.PushOutcome.STARTED),
+            pushed=report.of(PushOutcome.SYNCED),
+            removed=report.of(PushOutcome.REMOVED),
+            started=report.of(PushOutcome.STARTED),
             failed=report.unsynced,
+            settled=report.settled,
         )
-        if report.outcomes:
+        self._may_have_messages.set()
+        if report.outcomes or report.settled:
             counts = {str(outcome): number for outcome, number in report.outcomes.items()}
-            log.info("convergence.pass", unsynced=report.unsynced, **counts)
+            log.info("convergence.pass", unsynced=report.unsynced, settled=report.settled, **counts)
         return outcome
 
-    async def _claim(self, request: AttemptRequest) -> runs.Claim:
+    @activity.defn(name=names.PURGE_RUNS)
+    async def purge_runs(self) -> PurgeOutcome:
+        """Delete the runs whose time is over."""
+        async with _heartbeats():
+            deleted = await self._in_database(retention.purge, threads=self._retention_thread)
+        if deleted:
+            log.info("retention.pass", deleted=deleted)
+        return PurgeOutcome(runs=deleted)
+
+    async def deliver_notifications(self) -> None:
+        """Deliver messages for as long as the process lives, beside the runs and never in their way."""
+        while True:
+            self._may_have_messages.clear()
+            try:
+                await self._in_database(delivery.deliver_due, threads=self._delivery_thread)
+            except ApplicationError:
+                pass  # the database is away; it has been said
+            except Exception:
+                log.exception("notification.pass_failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._may_have_messages.wait(), DELIVERY_SECONDS)
+
+    async def _claim(self, request: AttemptRequest) -> claims.Claim:
         info = activity.info()
         return await self._in_database(
             partial(
-                runs.claim,
+                claims.claim,
                 tenant_id=UUID(request.tenant_id),
                 schedule_id=UUID(request.schedule_id),
                 invocation_id=UUID(request.invocation_id),

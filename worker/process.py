@@ -23,10 +23,11 @@ from temporalio.worker import (
     Worker,
 )
 
-from schedules import runner, temporal
+from schedules import convergence, runner, temporal, temporal_bridge, tracing
 from schedules.errors import DependencyUnavailable, MirrorRefused
-from worker.activities import Activities, use_connections_unchecked
+from worker.activities import HEARTBEAT_SECONDS, Activities, use_connections_unchecked
 from workflows.converge_mirrors import ConvergeMirrors
+from workflows.purge_runs import PurgeRuns
 from workflows.run_schedule import RunSchedule
 
 log = structlog.get_logger(__name__)
@@ -64,9 +65,13 @@ def main() -> int:
     what was running to another worker.
     """
     use_connections_unchecked()
+    tracing.configure(service="extension-scheduler-worker")
     if settings.WORKER_METRICS_PORT:
         start_http_server(settings.WORKER_METRICS_PORT)
-    return asyncio.run(_main())
+    try:
+        return asyncio.run(_main())
+    finally:
+        tracing.shutdown()
 
 
 async def _main() -> int:
@@ -89,6 +94,7 @@ async def _main() -> int:
         signal.signal(number, on_signal)
     async with runner.make_client(max_connections=settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
         activities = Activities(client=http_client)
+        notifications = asyncio.create_task(activities.deliver_notifications())
         while not stopping.is_set():
             client = await _unless_stopped(_connect(), stopping)
             if client is None:
@@ -99,6 +105,9 @@ async def _main() -> int:
                 # E.g. the namespace is not there yet after a server was rebuilt. Waiting is all that helps.
                 log.exception("worker.failed")
                 await _unless_stopped(asyncio.sleep(RECONNECT_SECONDS), stopping)
+        notifications.cancel()
+        # The starts of runs that waited for those that ended in the drain.
+        await asyncio.to_thread(convergence.finish_background_work, timeout_seconds=5)
     log.info("worker.stopped")
     return DRAINED_EXIT_CODE
 
@@ -107,11 +116,12 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
     worker = Worker(
         client,
         task_queue=settings.TEMPORAL_TASK_QUEUE,
-        workflows=[RunSchedule, ConvergeMirrors],
+        workflows=[RunSchedule, ConvergeMirrors, PurgeRuns],
         activities=[
             activities.run_attempt,
             activities.close_run,
             activities.converge_unsynced,
+            activities.purge_runs,
         ],
         interceptors=[_PrivateErrors()],
         # The workflows are pure, which the import rules check and the stored histories prove; a sandbox for each
@@ -120,9 +130,11 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
         max_concurrent_activities=settings.WORKER_MAX_CONCURRENT_RUNS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        # A cancel reaches an attempt with the answer to its heartbeat.
+        max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_SECONDS),
         graceful_shutdown_timeout=timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK,
     )
-    setup = asyncio.create_task(_install_convergence())
+    setup = asyncio.create_task(_install_system_schedules())
     try:
         async with worker:
             log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
@@ -134,9 +146,9 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
 async def _connect() -> Client:
     """Connect to Temporal, however long that takes, and say so while it does not answer."""
     while True:
-        profile = temporal.read_profile()
+        profile = temporal_bridge.read_profile()
         try:
-            client = await Client.connect(**profile)
+            client = await Client.connect(**profile, interceptors=tracing.client_interceptors())
         except (RuntimeError, ValueError):
             log.warning("worker.waiting_for_temporal", address=profile["target_host"])
             await asyncio.sleep(RECONNECT_SECONDS)
@@ -149,13 +161,13 @@ async def _connect() -> Client:
             return client
 
 
-async def _install_convergence() -> None:
-    """See to the system schedule, beside the work and until it succeeds."""
+async def _install_system_schedules() -> None:
+    """See to our own schedules, beside the work and until it succeeds."""
     while True:
         try:
-            await asyncio.to_thread(temporal.install_convergence)
+            await asyncio.to_thread(temporal.install_system_schedules)
         except (DependencyUnavailable, MirrorRefused) as error:
-            log.warning("worker.convergence_not_installed", reason=error.message)
+            log.warning("worker.system_schedules_not_installed", reason=error.message)
             await asyncio.sleep(RECONNECT_SECONDS)
         else:
             return

@@ -7,3 +7,4 @@ from typing import Final
 RUN_ATTEMPT: Final = "run_attempt"
 CLOSE_RUN: Final = "close_run"
 CONVERGE_UNSYNCED: Final = "converge_unsynced"
+PURGE_RUNS: Final = "purge_runs"

@@ -11,8 +11,11 @@ from typing import Final
 
 from temporalio.common import SearchAttributeKey
 
+from workflows.payloads import RunRequest
+
 RUN_SCHEDULE: Final = "RunSchedule"
 CONVERGE: Final = "ConvergeMirrors"
+PURGE: Final = "PurgeRuns"
 
 MIRROR_PREFIX: Final = "extsched:"
 
@@ -43,25 +46,36 @@ def convergence_schedule_id(*, task_queue: str) -> str:
     return f"extsched-system:converge:{task_queue}"
 
 
+def retention_schedule_id(*, task_queue: str) -> str:
+    """The id of the system schedule that deletes runs whose time is over."""
+    return f"extsched-system:retention:{task_queue}"
+
+
 def mirror_id(*, install_id: uuid.UUID | str, schedule_id: uuid.UUID | str) -> str:
     """The id of the Temporal Schedule that stands for a schedule; its workflows' ids begin with it."""
     return f"{MIRROR_PREFIX}{install_id}:{schedule_id}"
 
 
-def manual_workflow_id(
-    *,
-    install_id: uuid.UUID | str,
-    schedule_id: uuid.UUID | str,
-    invocation_id: uuid.UUID | str,
-) -> str:
-    """The workflow id of a run that was asked for by hand: one workflow for one request."""
-    return f"{mirror_id(install_id=install_id, schedule_id=schedule_id)}:manual:{invocation_id}"
+def started_workflow_id(request: RunRequest, *, waits: int = 0) -> str:
+    """The workflow id of a run that no fire of the engine has started: one by hand, or a slot that is made up for.
+
+    A run whose workflow ended because it had to wait gets another one, told apart by how often that has happened.
+    """
+    mirror = mirror_id(install_id=request.install_id, schedule_id=request.schedule_id)
+    kind = "slot" if request.trigger == "schedule" else "manual"
+    return f"{mirror}:{kind}:{request.invocation_id}" + (f":{waits}" if waits else "")
 
 
 def slot_invocation_id(*, schedule_id: uuid.UUID | str, slot: datetime) -> uuid.UUID:
     """The invocation id of a scheduled slot. A name-based UUID (RFC 9562, section 5.5)."""
     second = slot.astimezone(UTC).replace(microsecond=0)
     return uuid.uuid5(_INVOCATION_NAMESPACE, f"slot/{schedule_id}/{second:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def backfill_invocation_id(*, schedule_id: uuid.UUID | str, request_key: str, slot: datetime) -> uuid.UUID:
+    """The invocation id of one slot of a backfill, given the request's idempotency key."""
+    second = slot.astimezone(UTC).replace(microsecond=0)
+    return uuid.uuid5(_INVOCATION_NAMESPACE, f"backfill/{schedule_id}/{request_key}/{second:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def request_invocation_id(*, schedule_id: uuid.UUID | str, request_key: str) -> uuid.UUID:

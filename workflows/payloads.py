@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Input of `RunSchedule`. ``invocation_id`` is empty for a scheduled fire: it follows from the slot."""
+    """Input of `RunSchedule`.
+
+    ``invocation_id`` and ``slot`` (RFC 3339 UTC with seconds) are empty for a fire of the engine, which knows its time.
+    """
 
     tenant_id: str
     install_id: str
     schedule_id: str
     trigger: str = "schedule"
     invocation_id: str = ""
+    slot: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,13 @@ class RunOutcome:
 
 
 @dataclass(frozen=True)
+class PurgeOutcome:
+    """Result of deleting runs whose time is over."""
+
+    runs: int
+
+
+@dataclass(frozen=True)
 class ConvergenceOutcome:
     """Result of one pass over what is unsynced."""
 
@@ -64,3 +75,4 @@ class ConvergenceOutcome:
     removed: int
     started: int
     failed: int
+    settled: int = 0

@@ -67,9 +67,7 @@ class RunSchedule:
 
 
 def _attempt_request(request: RunRequest) -> AttemptRequest:
-    # The nominal time is whole seconds; the engine's attribute can carry a fraction.
-    scheduled_at = workflow.info().typed_search_attributes.get(names.SCHEDULED_START_TIME)
-    slot = (scheduled_at or workflow.info().start_time).astimezone(UTC).replace(microsecond=0)
+    slot = datetime.fromisoformat(request.slot) if request.slot else _nominal_time()
     invocation_id = request.invocation_id or str(names.slot_invocation_id(schedule_id=request.schedule_id, slot=slot))
     return AttemptRequest(
         tenant_id=request.tenant_id,
@@ -79,6 +77,12 @@ def _attempt_request(request: RunRequest) -> AttemptRequest:
         invocation_id=invocation_id,
         slot=_format(slot),
     )
+
+
+def _nominal_time() -> datetime:
+    # The nominal time is whole seconds; the engine's attribute can carry a fraction.
+    scheduled_at = workflow.info().typed_search_attributes.get(names.SCHEDULED_START_TIME)
+    return (scheduled_at or workflow.info().start_time).astimezone(UTC).replace(microsecond=0)
 
 
 async def _close(attempt: AttemptRequest, error: ActivityError) -> RunOutcome:

@@ -67,7 +67,7 @@ def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not stopping.is_set():
         try:
-            temporal.install_convergence()
+            temporal.install_system_schedules()
         except SchedulingError:
             if time.monotonic() > deadline:
                 raise
@@ -130,9 +130,9 @@ def _api_key() -> str:
 
 
 def _facts(web_url: str) -> dict[str, Any]:
-    from schedules import temporal
+    from schedules import temporal_bridge
 
-    profile = temporal.read_profile()
+    profile = temporal_bridge.read_profile()
     return {
         "web_url": web_url,
         "admin_username": ADMIN_USERNAME,

@@ -242,6 +242,78 @@ class RunView(InstallView):
         return Response(serializers.render_run(run))
 
 
+class CancelRunView(InstallView):
+    """Stopping a run."""
+
+    def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
+        """Stop it: one that waits ends at once, one in flight within seconds."""
+        install = self.install(request)
+        run = runs.cancel_run(
+            tenant_id=install.tenant_id,
+            install_id=install.id,
+            run_id=self.id_in_address("run_id", "Run"),
+            actor=Caller(request).actor,
+        )
+        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
+
+
+class ReplayRunView(InstallView):
+    """Running a past run again."""
+
+    def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
+        """Ask for it; the same ``Idempotency-Key`` gives the same run back."""
+        install = self.install(request)
+        run = runs.replay_run(
+            tenant_id=install.tenant_id,
+            install_id=install.id,
+            run_id=self.id_in_address("run_id", "Run"),
+            actor=Caller(request).actor,
+            idempotency_key=_idempotency_key(request),
+        )
+        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
+
+
+class BackfillPreviewView(InstallView):
+    """What a backfill would run."""
+
+    read_methods = InstallView.read_methods | {"POST"}
+
+    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
+        """Tell it, and change nothing."""
+        install = self.install(request)
+        body = serializers.BackfillRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        plan = runs.plan_backfill(
+            tenant_id=install.tenant_id,
+            install_id=install.id,
+            schedule_id=self.id_in_address("schedule_id", "Schedule"),
+            start=body.validated_data["start"],
+            end=body.validated_data["end"],
+        )
+        slots = [serializers.rfc3339(slot) for slot in plan.slots]
+        return Response({"count": len(slots), "already_succeeded": plan.already_run, "slots": slots})
+
+
+class BackfillView(InstallView):
+    """Running the slots of a past range."""
+
+    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
+        """Ask for it; the same ``Idempotency-Key`` adds nothing the second time."""
+        install = self.install(request)
+        body = serializers.BackfillRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        queued = runs.request_backfill(
+            tenant_id=install.tenant_id,
+            install_id=install.id,
+            schedule_id=self.id_in_address("schedule_id", "Schedule"),
+            actor=Caller(request).actor,
+            idempotency_key=_idempotency_key(request),
+            **body.validated_data,
+        )
+        body_out = {"count": len(queued), "run_ids": [str(run.id) for run in queued]}
+        return Response(body_out, status=status.HTTP_202_ACCEPTED)
+
+
 def _read_changes(request: Request) -> ScheduleChanges:
     body = serializers.ScheduleWrite(data=request.data)
     body.is_valid(raise_exception=True)

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from schedules import payloads, preview, queries
+from schedules import payloads, policies, preview, queries
 from schedules.models import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
@@ -46,6 +46,16 @@ class CountField(serializers.IntegerField):
         """Refuse other types instead of converting them."""
         if isinstance(data, bool) or not isinstance(data, int):
             raise serializers.ValidationError("must be a whole number")
+        return super().to_internal_value(data)
+
+
+class NumberField(serializers.FloatField):
+    """A JSON number, and nothing that could be read as one."""
+
+    def to_internal_value(self, data: Any) -> float:
+        """Refuse other types instead of converting them."""
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("must be a number")
         return super().to_internal_value(data)
 
 
@@ -114,6 +124,15 @@ class ScheduleWrite(StrictSerializer):
     timezone = TextField(required=False, allow_null=True, max_length=256)
     enabled = FlagField(required=False)
     payload = serializers.JSONField(required=False, allow_null=True)
+    overlap_policy = TextField(required=False, max_length=64)
+    catch_up_policy = TextField(required=False, max_length=64)
+    retry_max_attempts = CountField(required=False)
+    retry_first_delay_seconds = CountField(required=False)
+    retry_factor = NumberField(required=False)
+    retry_longest_delay_seconds = CountField(required=False)
+    run_deadline_seconds = CountField(required=False)
+    attempt_timeout_seconds = CountField(required=False, allow_null=True)
+    pause_after_failures = CountField(required=False, allow_null=True)
 
 
 class PreviewRequest(StrictSerializer):
@@ -130,6 +149,14 @@ class RunNowRequest(StrictSerializer):
     """The body of a run-now request."""
 
     payload = serializers.JSONField(required=False, allow_null=True)
+
+
+class BackfillRequest(StrictSerializer):
+    """The body of a backfill: a past range, its start included and its end not."""
+
+    start = MomentField()
+    end = MomentField()
+    one_at_a_time = FlagField(required=False, default=True)
 
 
 class TenantPut(StrictSerializer):
@@ -171,7 +198,7 @@ class InstallPut(StrictSerializer):
 
 def rfc3339(moment: datetime | None) -> str | None:
     """A time as RFC 3339 in UTC, or None."""
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None if moment is None else payloads.moment_text(moment)
 
 
 def render_endpoint(endpoint: ApiEndpoint) -> dict[str, Any]:
@@ -199,6 +226,8 @@ def render_schedule(schedule: Schedule, *, install_enabled: bool, now: datetime)
         "enabled": schedule.enabled,
         "disabled_reason": schedule.disabled_reason or None,
         "payload": schedule.payload,
+        **{member: getattr(schedule, member) for member in sorted(policies.MEMBERS)},
+        "consecutive_failures": schedule.consecutive_failures,
         "revision": schedule.revision,
         "sync_state": schedule.sync_state,
         "sync_error": schedule.sync_error or None,
@@ -269,9 +298,14 @@ def render_run(run: ScheduleRun) -> dict[str, Any]:
         "endpoint_path": run.endpoint_path or None,
         "schedule_revision": run.schedule_revision,
         "actor": run.actor or None,
+        "catch_up": run.catch_up,
+        "blocked_by": str(run.blocked_by) if run.blocked_by else None,
+        "replay_of": str(run.replay_of) if run.replay_of else None,
+        "cancel_requested_at": rfc3339(run.cancel_requested_at),
         "http_status": run.http_status,
         "error": run.error or None,
         "response_bytes": run.response_bytes,
+        "response_text": run.response_text or None,
         "workflow_id": run.workflow_id or None,
         "workflow_run_id": run.workflow_run_id or None,
     }

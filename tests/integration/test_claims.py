@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from schedules import metrics, runs
+from schedules import attempts, claims, metrics
 from schedules.models import Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
 from workflows import names
@@ -15,7 +15,9 @@ from workflows import names
 
 def claim(world, schedule_id, *, slot=None, trigger="run_now", invocation_id=None):
     slot = slot or datetime.now(UTC).replace(microsecond=0)
-    return runs.claim(
+    if invocation_id is None and trigger == "schedule":
+        invocation_id = names.slot_invocation_id(schedule_id=schedule_id, slot=slot)
+    return claims.claim(
         tenant_id=world.tenant_id,
         schedule_id=uuid.UUID(str(schedule_id)),
         invocation_id=invocation_id or uuid.uuid4(),
@@ -31,7 +33,7 @@ SUCCESS = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_sta
 
 def record(taken, answer=SUCCESS):
     now = datetime.now(UTC)
-    return runs.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
+    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
 
 
 def test_a_successful_run_costs_two_statements(world):
@@ -46,9 +48,11 @@ def test_a_successful_run_costs_two_statements(world):
     assert len(statements) == 2
 
 
-def due_at(world, slot):
-    """A schedule that is due at the slot and once a day."""
-    return world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC")
+def due_at(world, slot, **changes):
+    """A schedule that is due at the slot and once a day, and was so before the slot."""
+    schedule = world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC", **changes)
+    world.owe_since(schedule, slot - timedelta(minutes=2))
+    return schedule
 
 
 def this_minute(**offset):
@@ -95,11 +99,11 @@ def test_the_claim_goes_by_the_schedule_as_it_is_and_not_as_it_was_known(world):
     schedule = due_at(world, slot)
     assert claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule").status == ""
 
-    world.change(schedule, cron=f"{(slot.minute + 30) % 60} {slot.hour} * * *")
-    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == ""
+    later = slot + timedelta(minutes=30)
+    world.change(schedule, cron=f"{later.minute} {later.hour} * * *")
 
-    world.change(schedule, cron=f"{slot.minute} {slot.hour} * * *")
-    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "running"
+    assert claim(world, schedule["id"], slot=slot + timedelta(days=1), trigger="schedule").status == ""
+    assert claim(world, schedule["id"], slot=later, trigger="schedule").status == "running"
 
 
 def test_a_scheduled_run_costs_two_statements_once_its_schedule_is_known(world):
@@ -207,7 +211,7 @@ def test_a_run_of_a_deleted_schedule_ends_and_stays_readable(world):
 
     assert claim(world, schedule["id"], trigger="run_now", invocation_id=run_id).status == "cancelled"
     run = world.api("GET", f"runs/{run_id}", expect=200)
-    assert run["reason"] == "the schedule was deleted meanwhile"
+    assert run["reason"] == "the schedule was deleted"
 
 
 def test_runs_are_listed_newest_first_and_page_by_page(world):

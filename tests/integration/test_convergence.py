@@ -10,7 +10,7 @@ import pytest
 from django.core.management import call_command
 
 from scheduler_project import embedded
-from schedules import convergence, ledger, temporal
+from schedules import convergence, ledger, sweep, temporal
 from schedules.convergence import PushOutcome
 from schedules.models import RunStatus, Schedule, ScheduleRun
 from tests.support.fake_runner import hangs
@@ -37,12 +37,12 @@ def test_a_mirror_that_somebody_holds_does_not_keep_the_others_waiting(world, da
         dirty(held)
         dirty(free)
 
-        report = convergence.converge_unsynced()
+        report = sweep.converge_unsynced()
 
         assert report.of(PushOutcome.BUSY) >= 1
         assert is_synced(free)
         assert not is_synced(held)
-    eventually(lambda: convergence.converge_unsynced() and is_synced(held))
+    eventually(lambda: sweep.converge_unsynced() and is_synced(held))
 
 
 def test_a_row_that_cannot_be_compiled_does_not_stop_the_pass(world):
@@ -52,7 +52,7 @@ def test_a_row_that_cannot_be_compiled_does_not_stop_the_pass(world):
     )
     dirty(fine)
 
-    report = convergence.converge_unsynced()
+    report = sweep.converge_unsynced()
 
     assert report.of(PushOutcome.FAILED) >= 1
     assert is_synced(fine)
@@ -64,7 +64,7 @@ def test_mirrors_are_renewed_long_before_their_calendars_end_and_after_new_zone_
     Schedule.objects.filter(id=ending["id"]).update(exact_until=datetime.now(UTC) + timedelta(days=18 * 30))
     Schedule.objects.filter(id=old["id"]).update(calendar_rules="1/tzdata-2020.1")
 
-    convergence.converge_unsynced()
+    sweep.converge_unsynced()
 
     for schedule in (ending, old):
         row = Schedule.objects.get(id=schedule["id"])
@@ -84,7 +84,7 @@ def test_a_run_whose_workflow_was_terminated_ends_and_frees_its_schedule(world, 
     terminate(temporal_server, run["workflow_id"])
     ScheduleRun.objects.filter(id=run["id"]).update(started_at=datetime.now(UTC) - timedelta(minutes=2))
 
-    report = convergence.converge_unsynced()
+    report = sweep.converge_unsynced()
 
     assert report.of(PushOutcome.CLOSED) == 1
     ended = world.api("GET", f"runs/{run['id']}")
@@ -99,7 +99,7 @@ def test_a_run_that_is_worked_on_is_left_alone(world, worker, fake_runner):
     run = in_flight(world, fake_runner)
     ScheduleRun.objects.filter(id=run["id"]).update(started_at=datetime.now(UTC) - timedelta(minutes=2))
 
-    convergence.converge_unsynced()
+    sweep.converge_unsynced()
 
     assert world.api("GET", f"runs/{run['id']}")["status"] == "running"
 
@@ -113,7 +113,7 @@ def test_a_queued_run_whose_workflow_was_terminated_ends_too(world, temporal_ser
     terminate(temporal_server, workflow_id)
     ScheduleRun.objects.filter(id=run["id"]).update(created_at=datetime.now(UTC) - timedelta(minutes=1))
 
-    convergence.converge_unsynced()
+    sweep.converge_unsynced()
 
     assert world.api("GET", f"runs/{run['id']}")["status"] == "cancelled"
 
@@ -148,12 +148,12 @@ def test_a_slot_that_ends_before_its_first_claim_still_gets_its_row(world):
         "slot_of": (world.install_id, uuid.UUID(schedule["id"]), slot),
     }
 
-    assert ledger.close_run(**close) == "cancelled"
-    assert ledger.close_run(**close | {"status": RunStatus.FAILED}) == "cancelled"
+    assert ledger.close_run(**close).status == "cancelled"
+    assert ledger.close_run(**close | {"status": RunStatus.FAILED}).status == "cancelled"
 
     run = world.api("GET", f"runs/{run_id}", expect=200)
     assert (run["status"], run["trigger"], run["reason"]) == ("cancelled", "schedule", "cancelled while it ran")
 
 
 def test_closing_a_run_that_nobody_knows_writes_nothing(world):
-    assert ledger.close_run(tenant_id=world.tenant_id, run_id=uuid.uuid4(), status=RunStatus.FAILED, reason="x") == ""
+    assert ledger.close_run(tenant_id=world.tenant_id, run_id=uuid.uuid4(), status=RunStatus.FAILED, reason="x") is None

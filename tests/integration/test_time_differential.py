@@ -90,7 +90,7 @@ async def differences(address, found):
 
 @pytest.mark.timeout(3600)
 def test_the_engine_fires_at_the_slots_in_every_zone(temporal_server, temporal_proxy, capsys):
-    temporal.install_convergence()  # registers the search attributes
+    temporal.install_system_schedules()  # registers the search attributes
     found = cases()
 
     wrong, compared = asyncio.run(differences(temporal_server, found))

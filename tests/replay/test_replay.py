@@ -20,13 +20,17 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from tests.support.fake_runner import answers, hangs
 from workflows import names
 from workflows.converge_mirrors import ConvergeMirrors
+from workflows.payloads import RunRequest
+from workflows.purge_runs import PurgeRuns
 from workflows.run_schedule import RunSchedule
 
 HISTORIES = Path(__file__).parent / "histories"
 
 
 def replay(history):
-    replayer = Replayer(workflows=[RunSchedule, ConvergeMirrors], workflow_runner=UnsandboxedWorkflowRunner())
+    replayer = Replayer(
+        workflows=[RunSchedule, ConvergeMirrors, PurgeRuns], workflow_runner=UnsandboxedWorkflowRunner()
+    )
     asyncio.run(replayer.replay_workflow(history))
 
 
@@ -53,9 +57,8 @@ def test_todays_history_replays(world, worker, fake_runner, temporal_server, sce
     if scenario == "cancelled":
         fake_runner.wait_for_calls(world.path, 1)
 
-    workflow_id = names.manual_workflow_id(
-        install_id=world.install_id, schedule_id=run["schedule_id"], invocation_id=run["id"]
-    )
+    request = RunRequest(str(world.tenant_id), str(world.install_id), run["schedule_id"], "run_now", run["id"])
+    workflow_id = names.started_workflow_id(request)
 
     async def finish():
         client = await Client.connect(temporal_server)

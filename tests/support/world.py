@@ -6,7 +6,7 @@ import uuid
 from django.test import Client
 
 from schedules import api_keys, audit
-from schedules.models import Role
+from schedules.models import Role, Schedule, ScheduleRun
 from tests.support.waiting import eventually
 
 RUNNER_TOKEN = "runner-token-in-use"
@@ -138,3 +138,12 @@ class World:
             return run if run["finished_at"] else None
 
         return eventually(check, seconds=seconds)
+
+    def runs(self, schedule, **filters):
+        """Every run of a schedule, oldest slot first."""
+        rows = ScheduleRun.objects.filter(tenant_id=self.tenant_id, schedule_id=schedule["id"], **filters)
+        return list(rows.order_by("slot", "created_at"))
+
+    def owe_since(self, schedule, moment):
+        """Let a schedule be as if it had been enabled, and nobody had looked after it, since the moment."""
+        Schedule.objects.filter(id=schedule["id"]).update(accounted_until=moment, next_slot_at=moment)

@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from scheduler_project import environment
-from schedules import temporal
+from schedules import temporal_bridge
 from tests.support.processes import ROOT, base_environment
 
 GOOD = {"DJANGO_SECRET_KEY": "k" * 60, "DATABASE_URL": "postgresql://u@127.0.0.1:1/d"}
@@ -79,7 +79,7 @@ def test_a_wrong_variable_of_temporal_is_named(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ValueError, match=name) as refusal:
-        temporal.read_profile()
+        temporal_bridge.read_profile()
 
     assert "\n" not in str(refusal.value)
 

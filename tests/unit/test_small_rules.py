@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from schedules import manifests, payloads, queries
-from schedules.runs import RetryPolicy
+from schedules.policies import RetryPolicy
 from workflows import names
 
 

@@ -42,6 +42,7 @@ def test_the_schedule_starts_our_workflow_with_ids_only():
         "schedule_id": str(SCHEDULE),
         "trigger": "schedule",
         "invocation_id": "",
+        "slot": "",
     }
 
 

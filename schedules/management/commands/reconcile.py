@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from schedules import convergence
+from schedules import sweep
 from schedules.convergence import PushOutcome
 
 ROWS = (
@@ -29,11 +29,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one pass."""
         try:
-            report = convergence.converge_unsynced(budget_seconds=float("inf"))
+            report = sweep.converge_unsynced(budget_seconds=float("inf"))
         except OperationalError as error:
             raise CommandError("The database does not answer") from error
         for label, outcome in ROWS:
             self.stdout.write(f"{label:<20} {report.of(outcome):>6}")
+        self.stdout.write(f"{'slots accounted for':<20} {report.settled:>6}")
         self.stdout.write(f"{'still unsynced':<20} {report.unsynced:>6}")
         if report.of(PushOutcome.UNAVAILABLE):
             self.stderr.write("Temporal does not answer; what is unsynced is pushed once it does")

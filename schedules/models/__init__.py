@@ -1,0 +1,67 @@
+"""Tables, choices and constraints. A model knows its own row and nothing beyond it.
+
+Every tenant-owned table carries the tenant, and the constraints and indexes that serve a tenant's queries begin with
+it, so that the database can be distributed by tenant (docs/adr/0007 names the exceptions). The database never cascades:
+services delete, in order, and a forgotten reference is an error instead of a loss.
+"""
+
+from __future__ import annotations
+
+from schedules.models.choices import (
+    MAX_NAME_LENGTH,
+    MAX_PATH_LENGTH,
+    UNFINISHED_STATUSES,
+    CatchUpPolicy,
+    HttpMethod,
+    NotificationEvent,
+    NotificationKind,
+    OverlapPolicy,
+    Role,
+    RunStatus,
+    SyncState,
+    Trigger,
+)
+from schedules.models.notifications import Notification, NotificationChannel
+from schedules.models.registry import (
+    ApiEndpoint,
+    ApiKey,
+    Extension,
+    ExtensionInstall,
+    ExtensionVersion,
+    Tenant,
+    TenantMembership,
+)
+from schedules.models.runs import RunCount, RunCountProgress, ScheduleRun
+from schedules.models.schedules import MirrorRemoval, Schedule
+from schedules.models.trail import AuditEvent, RateWindowEntry
+
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "MAX_PATH_LENGTH",
+    "UNFINISHED_STATUSES",
+    "ApiEndpoint",
+    "ApiKey",
+    "AuditEvent",
+    "CatchUpPolicy",
+    "Extension",
+    "ExtensionInstall",
+    "ExtensionVersion",
+    "HttpMethod",
+    "MirrorRemoval",
+    "Notification",
+    "NotificationChannel",
+    "NotificationEvent",
+    "NotificationKind",
+    "OverlapPolicy",
+    "RateWindowEntry",
+    "Role",
+    "RunCount",
+    "RunCountProgress",
+    "RunStatus",
+    "Schedule",
+    "ScheduleRun",
+    "SyncState",
+    "Tenant",
+    "TenantMembership",
+    "Trigger",
+]

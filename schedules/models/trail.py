@@ -1,0 +1,48 @@
+"""What happened: the audit trail, and the calls that count against limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class AuditEvent(models.Model):
+    """Who changed what, through which door. Only ever inserted."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.UUIDField(null=True, editable=False, help_text="Null for what belongs to the platform.")
+    at = models.DateTimeField(db_default=Now(), editable=False)
+    source = models.CharField(max_length=16, editable=False)
+    actor = models.CharField(max_length=256, editable=False)
+    action = models.CharField(max_length=64, editable=False)
+    subject_type = models.CharField(max_length=32, editable=False)
+    subject_id = models.UUIDField(editable=False)
+    before: models.JSONField[Any, Any] = models.JSONField(null=True, editable=False)
+    after: models.JSONField[Any, Any] = models.JSONField(null=True, editable=False)
+
+    class Meta:
+        ordering = ("-at", "-id")
+        indexes = [
+            models.Index(fields=("tenant_id", "subject_id", "-at"), name="audit_of_a_subject"),
+            models.Index(fields=("tenant_id", "-at"), name="audit_of_a_tenant"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.actor}"
+
+
+class RateWindowEntry(models.Model):
+    """One call that counts against a sliding window, e.g. the run-now requests of a tenant."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.UUIDField()
+    subject = models.CharField(max_length=64)
+    at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=("tenant_id", "subject", "at"), name="calls_in_a_window")]
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.at}"

@@ -1,0 +1,222 @@
+"""The minute's pass: everything that is wanted and not yet so, and every slot that is due and not yet accounted for.
+
+A system schedule in Temporal runs it every minute, ``manage.py reconcile`` on demand. Each piece of work is isolated
+from the others, so one row's trouble does not keep the rest from their turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, cast
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from schedules import calendars, convergence, ledger, metrics, retention, temporal
+from schedules.convergence import RENEWAL_NOTICE, PushOutcome
+from schedules.errors import SchedulingError
+from schedules.models import MirrorRemoval, RunStatus, Schedule, ScheduleRun
+
+log = structlog.get_logger(__name__)
+
+# A pass ends well before the engine would give it up.
+PASS_BUDGET_SECONDS: Final = 240.0
+MAX_UNANSWERED: Final = 2
+# A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
+DEATH_GRACE: Final = timedelta(seconds=60)
+MAX_LIFE_CHECKS: Final = 500
+# A queued run that has no workflow after this long is started by the sweep.
+START_GRACE: Final = timedelta(seconds=10)
+MAX_STARTS: Final = 1000
+# A slot that has no run after this long was not delivered by the engine.
+SLOT_GRACE: Final = timedelta(seconds=60)
+LEDGER_BATCH: Final = 500
+HELD_REASON: Final = "an operator held the schedule in Temporal"
+
+
+@dataclass(slots=True)
+class Report:
+    """What one pass did, by outcome, and how much is left to do."""
+
+    outcomes: dict[PushOutcome, int] = field(default_factory=dict)
+    unsynced: int = 0
+    settled: int = 0
+
+    def count(self, outcome: PushOutcome) -> None:
+        """Add one outcome."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def of(self, outcome: PushOutcome) -> int:
+        """How often an outcome came."""
+        return self.outcomes.get(outcome, 0)
+
+
+def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
+    """One pass: account for due slots, push, remove, start, end what is dead, count what has ended.
+
+    One row's trouble does not keep the others from their turn. Stops early where Temporal does not answer several
+    times in a row, or after ``budget_seconds``; the next pass goes on. Safe to run twice at once.
+    """
+    report = Report()
+    deadline = time.monotonic() + budget_seconds
+    report.settled = settle_due(deadline=deadline)
+    unanswered = 0
+    for work in _all_work():
+        outcome = convergence.isolated(work)
+        report.count(outcome)
+        unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
+        if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
+            break
+    convergence.isolated(_count_finished)
+    report.unsynced = len(_unsynced()) + len(_startable())
+    return report
+
+
+def _all_work() -> Iterator[Callable[[], PushOutcome]]:
+    """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
+    for tenant_id, schedule_id in _unsynced():
+        yield partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
+    for run in _startable():
+        yield partial(convergence.start, run)
+    for run in _running_for_a_while():
+        yield partial(convergence.close_if_dead, run)
+
+
+def _count_finished() -> PushOutcome:
+    retention.count_finished()
+    return PushOutcome.NOTHING
+
+
+def settle_due(*, deadline: float = float("inf")) -> int:
+    """Account for every slot that has been due for a minute; returns how many had no run.
+
+    Stops after ``deadline`` (of `time.monotonic`). A repeat finds nothing to do.
+    """
+    holds = _Holds()
+    settled = 0
+    seen: set[UUID] = set()
+    while time.monotonic() < deadline:
+        until = ledger.database_now() - SLOT_GRACE
+        due = list(_owing(until).exclude(id__in=seen)[:LEDGER_BATCH])
+        if not due:
+            break
+        seen |= {schedule.id for schedule in due}
+        settled += _settle(due, until=until, holds=holds)
+    return settled
+
+
+def _settle(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
+    """Settle a batch; a schedule that cannot be settled now, or at all, keeps none of the others from it."""
+    try:
+        return _settle_together(due, until=until, holds=holds)
+    except Exception:
+        if len(due) == 1:
+            log.exception("ledger.not_settled", schedule_id=str(due[0].id))
+            return 0
+    return sum(_settle([schedule], until=until, holds=holds) for schedule in due)
+
+
+def _settle_together(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
+    unclaimed = ledger.unclaimed_slots(due, until=until)
+    # Only a slot that nobody has claimed makes it worth asking whether an operator wants it so.
+    answers = {schedule.id: holds.reason(schedule) for schedule in due if schedule.id in unclaimed}
+    unknown = {schedule_id for schedule_id, reason in answers.items() if reason is None}
+    held = {schedule_id: reason for schedule_id, reason in answers.items() if reason}
+    settling = [schedule.id for schedule in due if schedule.id not in unknown]
+    with transaction.atomic():
+        # Rows that somebody is changing are settled by that change.
+        rows = _owing(until).filter(id__in=settling).select_for_update(no_key=True, skip_locked=True, of=("self",))
+        settled = ledger.settle(list(rows.order_by("id")), until=until, held=held)
+    metrics.LEDGER_SETTLED.inc(settled)
+    return settled
+
+
+class _Holds:
+    """Asks Temporal which schedules an operator holds, and stops asking when it does not answer."""
+
+    def __init__(self) -> None:
+        self._unanswered = 0
+
+    def reason(self, schedule: Schedule) -> str | None:
+        """Why its slots are not to be run, an empty text where nothing speaks against it, None where nobody knows."""
+        if self._unanswered >= MAX_UNANSWERED:
+            return None
+        try:
+            note = temporal.hold_note(install_id=schedule.install_id, schedule_id=schedule.id)
+        except SchedulingError:
+            # Whoever cannot be asked may be holding it; the next pass asks again.
+            self._unanswered += 1
+            return None
+        self._unanswered = 0
+        if note is None:
+            return ""
+        return f"{HELD_REASON}: {note}" if note else HELD_REASON
+
+
+def _owing(until: datetime) -> QuerySet[Schedule]:
+    """Enabled schedules with a slot that is due and not accounted for, oldest first."""
+    return (
+        Schedule.objects.filter(
+            Q(next_slot_at__lte=until) | Q(next_slot_at=None), enabled=True, install__is_enabled=True
+        )
+        .defer("payload")
+        .order_by("next_slot_at")
+    )
+
+
+def _unsynced() -> list[tuple[UUID, UUID]]:
+    """What needs a push, oldest change first."""
+    outdated = ~Q(calendar_rules=calendars.RULES) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
+    rows = Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated).order_by("changed_at")
+    removals = MirrorRemoval.objects.order_by("deleted_at")
+    return [
+        *rows.values_list("tenant_id", "id"),
+        *removals.values_list("tenant_id", "id"),
+    ]
+
+
+def _startable() -> list[ScheduleRun]:
+    """Queued runs that should have started by now, oldest first: the front of each line, and who stands in none.
+
+    Some may have a workflow that is just about to claim them: asking again finds out.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_STARTABLE, {"grace": cast("Any", START_GRACE), "limit": MAX_STARTS})
+        ids = [row[0] for row in cursor.fetchall()]
+    return list(ScheduleRun.objects.filter(id__in=ids).defer("payload").order_by("created_at"))
+
+
+def _running_for_a_while() -> list[ScheduleRun]:
+    """Runs in flight for long enough that it is worth asking whether anybody still works on them, oldest first."""
+    rows = ScheduleRun.objects.filter(status=RunStatus.RUNNING, started_at__lt=Now() - DEATH_GRACE)
+    return list(rows.exclude(workflow_id="").defer("payload").order_by("started_at")[:MAX_LIFE_CHECKS])
+
+
+_STARTABLE: Final = """
+SELECT id FROM (
+    SELECT DISTINCT ON (waiting.tenant_id, waiting.schedule_id) waiting.id, waiting.created_at
+    FROM schedules_schedulerun waiting
+    WHERE waiting.status = 'queued' AND waiting.exclusive
+      AND (waiting.trigger = 'schedule' OR waiting.created_at < statement_timestamp() - %(grace)s)
+      AND NOT EXISTS (
+          SELECT 1 FROM schedules_schedulerun running
+          WHERE running.tenant_id = waiting.tenant_id AND running.schedule_id = waiting.schedule_id
+            AND running.status = 'running' AND running.exclusive
+      )
+    ORDER BY waiting.tenant_id, waiting.schedule_id, (waiting.trigger = 'backfill'), waiting.slot, waiting.created_at
+) AS fronts
+UNION
+SELECT id FROM schedules_schedulerun
+WHERE status = 'queued'
+  AND ((NOT exclusive AND trigger = 'schedule')
+       OR (created_at < statement_timestamp() - %(grace)s
+           AND (NOT exclusive OR (waits = 0 AND trigger IN ('run_now', 'replay')))))
+LIMIT %(limit)s
+"""

@@ -1,0 +1,210 @@
+"""Every due slot of an enabled schedule has exactly one row, whatever the engine delivered and whoever edited it."""
+
+import subprocess
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from scheduler_project import embedded
+from schedules import claims, cron, sweep
+from schedules.models import Schedule, ScheduleRun
+from tests.support.waiting import eventually
+from workflows import names
+
+EVERY_FIVE = "*/5 * * * *"
+
+
+def ago(**offset):
+    return datetime.now(UTC) - timedelta(**offset)
+
+
+def neglected(world, *, since, **changes):
+    """A schedule that has been enabled for a while and that nobody has looked after."""
+    schedule = world.create(cron=EVERY_FIVE, timezone="UTC", **changes)
+    world.owe_since(schedule, since)
+    return schedule
+
+
+def due(since, until=None):
+    expression, zone = cron.parse(EVERY_FIVE), cron.parse_zone("UTC")
+    return list(cron.slots_after(expression, zone, after=since, until=until or datetime.now(UTC)))
+
+
+def statuses(world, schedule):
+    return [run.status for run in world.runs(schedule, trigger="schedule")]
+
+
+def claim_slot(world, schedule, slot):
+    return claims.claim(
+        tenant_id=world.tenant_id,
+        schedule_id=uuid.UUID(schedule["id"]),
+        invocation_id=names.slot_invocation_id(schedule_id=schedule["id"], slot=slot),
+        trigger="schedule",
+        slot=slot,
+        workflow_id="workflow",
+        workflow_run_id="run",
+    )
+
+
+def test_the_number_of_rows_is_the_number_of_slots(world):
+    since = ago(hours=3)
+    schedule = neglected(world, since=since)
+
+    settled = sweep.settle_due()
+
+    settled_until = Schedule.objects.get(id=schedule["id"]).accounted_until
+    expected = due(since, settled_until)
+    assert [run.slot for run in world.runs(schedule)] == expected
+    assert settled >= len(expected)
+    late = [run for run in world.runs(schedule) if run.status == "missed"]
+    assert len(late) >= len(expected) - 1
+    assert all(run.finished_at and "5 minutes late" in run.reason for run in late)
+    sweep.settle_due()
+    assert len(world.runs(schedule)) == len(expected)
+
+
+def test_slots_of_a_time_when_the_schedule_was_disabled_are_nobodys(world):
+    schedule = world.create(cron=EVERY_FIVE, timezone="UTC", enabled=False)
+    world.owe_since(schedule, ago(hours=3))
+    world.change(schedule, enabled=True)
+
+    sweep.settle_due()
+
+    assert world.runs(schedule) == []
+    slot = due(ago(minutes=30))[0]
+    assert claim_slot(world, schedule, slot).status == ""
+    assert world.runs(schedule) == []
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"cron": "0 4 * * *"}, {"timezone": "Asia/Tokyo"}])
+def test_an_edit_accounts_for_the_slots_before_it_by_the_rules_before_it(world, change):
+    since = ago(minutes=42)
+    schedule = neglected(world, since=since)
+
+    world.change(schedule, **change)
+
+    assert [run.slot for run in world.runs(schedule)] == due(since)
+    assert statuses(world, schedule)[0] == "missed"
+
+
+def test_a_deletion_accounts_for_the_slots_before_it_and_leaves_none_waiting(world):
+    since = ago(minutes=42)
+    schedule = neglected(world, since=since, catch_up_policy="all")
+
+    world.api("DELETE", f"schedules/{schedule['id']}", expect=204)
+
+    assert len(world.runs(schedule)) == len(due(since))
+    assert set(statuses(world, schedule)) == {"cancelled"}
+
+
+def test_disabling_the_install_accounts_for_the_slots_before_it(world):
+    since = ago(minutes=42)
+    schedule = neglected(world, since=since)
+
+    world.put_install(is_enabled=False)
+
+    assert [run.slot for run in world.runs(schedule)] == due(since)
+    count = len(world.runs(schedule))
+    world.owe_since(schedule, since)
+    sweep.settle_due()
+    world.put_install(is_enabled=True)
+    sweep.settle_due()
+    assert len(world.runs(schedule)) == count
+
+
+def test_a_slot_that_comes_late_by_the_engine_is_judged_together_with_the_others(world):
+    since = ago(minutes=42)
+    schedule = neglected(world, since=since, catch_up_policy="latest")
+
+    taken = claim_slot(world, schedule, due(since)[0])
+
+    assert taken.status == "superseded"
+    found = statuses(world, schedule)
+    assert found.count("queued") == 1
+    assert found[-1] == "queued"
+    assert set(found[:-1]) == {"superseded"}
+    newest = claim_slot(world, schedule, due(since)[-1])
+    assert newest.status == "running"
+
+
+def test_a_lost_slot_that_is_not_late_is_started(world, worker, fake_runner):
+    slot = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
+    schedule = world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC", payload={"made": "up"})
+    world.owe_since(schedule, slot - timedelta(minutes=1))
+
+    sweep.converge_unsynced()
+
+    run = world.finished_run(names.slot_invocation_id(schedule_id=schedule["id"], slot=slot))
+    assert (run["status"], run["trigger"], run["slot"]) == (
+        "succeeded",
+        "schedule",
+        slot.isoformat().replace("+00:00", "Z"),
+    )
+    (call,) = fake_runner.calls[world.path]
+    assert call.context["scheduled_for"] == run["slot"]
+    assert call.context["trigger"] == "schedule"
+
+
+def test_what_an_operator_holds_is_not_started_behind_their_back(world, temporal_server):
+    since = ago(minutes=42)
+    schedule = neglected(world, since=since, catch_up_policy="all")
+    mirror = f"extsched:{world.install_id}:{schedule['id']}"
+    toggle = ["schedule", "toggle", "--pause", "--reason", "incident 7", "--schedule-id", mirror]
+    command = [embedded.temporal_executable(), *toggle, "--address", temporal_server]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    sweep.settle_due()
+
+    assert set(statuses(world, schedule)) == {"missed"}
+    assert all("an operator held the schedule" in run.reason for run in world.runs(schedule))
+    assert "incident 7" in world.runs(schedule)[0].reason
+
+
+def test_nothing_is_decided_while_nobody_can_say_whether_it_is_held(world, temporal_proxy):
+    schedule = neglected(world, since=ago(minutes=42))
+    temporal_proxy.down()
+    try:
+        sweep.settle_due()
+        assert world.runs(schedule) == []
+    finally:
+        temporal_proxy.up()
+
+    def settled():
+        sweep.settle_due()
+        return world.runs(schedule)
+
+    assert eventually(settled)
+
+
+def test_a_schedule_that_cannot_be_read_keeps_no_other_from_being_settled(world):
+    broken, fine = neglected(world, since=ago(hours=2)), neglected(world, since=ago(hours=1))
+    Schedule.objects.filter(id=broken["id"]).update(cron="nonsense")
+    try:
+        sweep.settle_due()
+    finally:
+        Schedule.objects.filter(id=broken["id"]).update(cron=EVERY_FIVE)
+
+    assert world.runs(fine)
+    assert not world.runs(broken)
+
+
+def test_two_workflows_of_one_slot_run_it_once(world):
+    slot = datetime.now(UTC).replace(second=0, microsecond=0)
+    schedule = world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC")
+    world.owe_since(schedule, slot - timedelta(minutes=1))
+    first = claim_slot(world, schedule, slot)
+    assert first.invocation is not None
+
+    second = claims.claim(
+        tenant_id=world.tenant_id,
+        schedule_id=uuid.UUID(schedule["id"]),
+        invocation_id=first.invocation.invocation_id,
+        trigger="schedule",
+        slot=slot,
+        workflow_id="another workflow",
+        workflow_run_id="run",
+    )
+
+    assert (second.status, second.invocation) == ("running", None)
+    assert ScheduleRun.objects.get(id=first.invocation.invocation_id).attempts == 1
