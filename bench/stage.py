@@ -33,6 +33,7 @@ class Stage:
 
     worker: psutil.Process
     postgres_log: Path
+    sink_port: int
 
     def statements_of_worker(self) -> int:
         """How many statements the worker has sent, as the server logged them."""
@@ -42,11 +43,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def built(*, call_seconds: float) -> Iterator[Stage]:
+def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage]:
     """Everything up and Django set up in this process; all of it gone afterwards."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        options = {"log_statement": "all", "log_line_prefix": "%a|"}
+        options = {"log_statement": "all" if log_statements else "none", "log_line_prefix": "%a|"}
         postgres = directory / "postgres"
         url = stack.enter_context(embedded.running_postgres(postgres, options=options, adopt=True))
         temporal_port, sink_port = embedded.free_port(), embedded.free_port()
@@ -63,10 +64,10 @@ def built(*, call_seconds: float) -> Iterator[Stage]:
             "LOG_LEVEL": "WARNING",
         }
         _set_up_django()
-        stack.enter_context(_process([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
+        stack.enter_context(process([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
         embedded.wait_for_port(sink_port, patience_seconds=10)
-        worker = stack.enter_context(_process([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME))
-        yield Stage(worker=psutil.Process(worker.pid), postgres_log=postgres / "log")
+        worker = stack.enter_context(process([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME))
+        yield Stage(worker=psutil.Process(worker.pid), postgres_log=postgres / "log", sink_port=sink_port)
         _close_connections()
 
 
@@ -152,7 +153,8 @@ def _close_connections() -> None:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command beside the scenario and end it afterwards."""
     process = subprocess.Popen(command, env=os.environ | environment, cwd=embedded.PROJECT_ROOT)
     try:
         yield process

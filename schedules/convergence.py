@@ -161,6 +161,7 @@ def start(run: ScheduleRun) -> PushOutcome:
         trigger=run.trigger,
         invocation_id=str(run.id),
         slot=run.slot.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        begins_locally=True,
     )
     try:
         if temporal.start_run(request, extension_id=_extension_id(run), waits=run.waits):

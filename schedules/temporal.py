@@ -88,7 +88,7 @@ def build_schedule(state: MirrorState) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.RUN_SCHEDULE,
-            RunRequest(str(state.tenant_id), str(state.install_id), str(state.schedule_id)),
+            RunRequest(str(state.tenant_id), str(state.install_id), str(state.schedule_id), begins_locally=True),
             id=state.id,
             task_queue=settings.TEMPORAL_TASK_QUEUE,
             typed_search_attributes=run_search_attributes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from schedules.api import admin_views, host_views, registry_views
+from schedules.api import admin_views, host_views, registry_views, run_views
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
 _REGISTRY = "api/internal/registry"
@@ -12,6 +12,7 @@ _REGISTRY = "api/internal/registry"
 urlpatterns = [
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
     path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
+    path(f"{_EXTENSION}/schedules/stats", run_views.StatsView.as_view(), name="stats"),
     path(f"{_EXTENSION}/schedules", admin_views.SchedulesView.as_view(), name="schedules"),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>",
@@ -20,27 +21,27 @@ urlpatterns = [
     ),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>/run-now",
-        admin_views.RunNowView.as_view(),
+        run_views.RunNowView.as_view(),
         name="run-now",
     ),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>/runs",
-        admin_views.ScheduleRunsView.as_view(),
+        run_views.ScheduleRunsView.as_view(),
         name="runs",
     ),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>/backfill",
-        admin_views.BackfillView.as_view(),
+        run_views.BackfillView.as_view(),
         name="backfill",
     ),
     path(
         f"{_EXTENSION}/schedules/<str:schedule_id>/backfill/preview",
-        admin_views.BackfillPreviewView.as_view(),
+        run_views.BackfillPreviewView.as_view(),
         name="backfill-preview",
     ),
-    path(f"{_EXTENSION}/runs/<str:run_id>/cancel", admin_views.CancelRunView.as_view(), name="cancel-run"),
-    path(f"{_EXTENSION}/runs/<str:run_id>/replay", admin_views.ReplayRunView.as_view(), name="replay-run"),
-    path(f"{_EXTENSION}/runs/<str:run_id>", admin_views.RunView.as_view(), name="run"),
+    path(f"{_EXTENSION}/runs/<str:run_id>/cancel", run_views.CancelRunView.as_view(), name="cancel-run"),
+    path(f"{_EXTENSION}/runs/<str:run_id>/replay", run_views.ReplayRunView.as_view(), name="replay-run"),
+    path(f"{_EXTENSION}/runs/<str:run_id>", run_views.RunView.as_view(), name="run"),
     path(
         "api/internal/ext-scheduler/install/<str:install_id>",
         host_views.HostApiView.as_view(),

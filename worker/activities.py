@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import structlog
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, OperationalError, connection, connections
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnection
 from temporalio import activity
@@ -27,6 +28,7 @@ from schedules.models import RunStatus, Trigger
 from workflows import activities as names
 from workflows.payloads import (
     AttemptRequest,
+    AttemptResult,
     CloseRequest,
     ConvergenceOutcome,
     PurgeOutcome,
@@ -41,6 +43,9 @@ DATABASE_THREADS: Final = 12
 # How often messages are looked for that nobody has said are there, e.g. those whose next attempt is due.
 DELIVERY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 5.0
+# A local activity keeps a workflow task open, which the engine gives up after ten seconds.
+IN_HAND_AFTER_SECONDS: Final = 2.5
+FORGET_AFTER_SECONDS: Final = 60.0
 # How long an answer that is known is kept in memory while the database cannot take it. Past that the engine repeats
 # the attempt under the same idempotency key, and the runner answers from memory.
 RECORD_PATIENCE_SECONDS: Final = 30.0
@@ -60,25 +65,84 @@ class Activities:
         self._retention_thread = ThreadPoolExecutor(1, thread_name_prefix="retention")
         self._delivery_thread = ThreadPoolExecutor(1, thread_name_prefix="notifications")
         self._may_have_messages = asyncio.Event()
+        # Calls that outlived their local activity, by invocation id, until a regular one waits for them.
+        self._in_hand: dict[str, asyncio.Task[AttemptResult]] = {}
+        self._nothing_in_hand = asyncio.Event()
+        self._nothing_in_hand.set()
+        self.own_queue = f"{settings.TEMPORAL_TASK_QUEUE}:{uuid4()}"
+
+    @activity.defn(name=names.BEGIN_RUN)
+    async def begin_run(self, request: AttemptRequest) -> AttemptResult:
+        """Make a run's first attempt; a call that takes long stays in this process's hands, for `finish_run`."""
+        call = asyncio.create_task(self._attempt(request))
+        try:
+            await asyncio.wait({call}, timeout=IN_HAND_AFTER_SECONDS)
+        except asyncio.CancelledError:
+            await _stop(call)
+            raise
+        if call.done():
+            return call.result()
+        self._take_in_hand(request.invocation_id, call)
+        return AttemptResult(in_hand_of=self.own_queue)
+
+    @activity.defn(name=names.FINISH_RUN)
+    async def finish_run(self, request: AttemptRequest) -> AttemptResult:
+        """Wait for a call that this process has in hand."""
+        call = self._in_hand.get(request.invocation_id)
+        self._let_go(request.invocation_id)
+        if call is None:
+            raise ApplicationError("This process does not have the call in hand", type="NotInHand")
+        try:
+            async with _heartbeats():
+                return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await _stop(call)
+            raise
 
     @activity.defn(name=names.RUN_ATTEMPT)
     async def run_attempt(self, request: AttemptRequest) -> RunOutcome:
-        """Take the run, call the runner once, record the answer.
+        """Make an attempt, the first or a further one.
 
         Raises a retryable error with the pause that the schedule's policy wants, while the run is not over.
         """
+        # From the first moment on: an attempt that waits for the database is alive too.
+        async with _heartbeats():
+            result = await self._attempt(request)
+        if result.retry_in_seconds is not None:
+            raise ApplicationError(
+                result.reason,
+                type="AttemptFailed",
+                next_retry_delay=timedelta(seconds=result.retry_in_seconds),
+                category=ApplicationErrorCategory.BENIGN,
+            )
+        return RunOutcome(result.status, result.reason)
+
+    async def hand_over(self, *, patience_seconds: float) -> None:
+        """Wait until every call in hand has been asked for by `finish_run`, for a process that is about to leave."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nothing_in_hand.wait(), patience_seconds)
+
+    def _take_in_hand(self, invocation_id: str, call: asyncio.Task[AttemptResult]) -> None:
+        self._in_hand[invocation_id] = call
+        self._nothing_in_hand.clear()
+        # Where a run is cancelled at this very moment, nobody asks for its call.
+        forget = partial(asyncio.get_running_loop().call_later, FORGET_AFTER_SECONDS, self._let_go, invocation_id)
+        call.add_done_callback(lambda _: forget())
+
+    def _let_go(self, invocation_id: str) -> None:
+        self._in_hand.pop(invocation_id, None)
+        if not self._in_hand:
+            self._nothing_in_hand.set()
+
+    async def _attempt(self, request: AttemptRequest) -> AttemptResult:
+        """Take the run, call the runner once, record the answer."""
         info = activity.info()
         offered_at = info.current_attempt_scheduled_time
         metrics.QUEUE_WAIT.observe(max(0.0, (info.started_time - offered_at).total_seconds()))
-        # From the first moment on: an attempt that waits for the database is alive too.
         with metrics.RUNS_IN_FLIGHT.track_inprogress():
-            return await self._attempt(request)
-
-    async def _attempt(self, request: AttemptRequest) -> RunOutcome:
-        async with _heartbeats():
             claim = await self._claim(request)
             if claim.invocation is None:
-                return RunOutcome(claim.status, claim.reason)
+                return AttemptResult(claim.status, claim.reason)
             started_at = datetime.now(UTC)
             answer = await runner.execute(self._client, runner.build_call(claim.invocation))
             verdict = await self._record(
@@ -92,14 +156,7 @@ class Activities:
             )
         if verdict.status != RunStatus.SUCCEEDED or claim.failures_before:
             self._may_have_messages.set()
-        if verdict.retry_in_seconds is not None:
-            raise ApplicationError(
-                verdict.reason,
-                type="AttemptFailed",
-                next_retry_delay=timedelta(seconds=verdict.retry_in_seconds),
-                category=ApplicationErrorCategory.BENIGN,
-            )
-        return RunOutcome(verdict.status, verdict.reason)
+        return AttemptResult(verdict.status, verdict.reason, verdict.retry_in_seconds)
 
     @activity.defn(name=names.CLOSE_RUN)
     async def close_run(self, request: CloseRequest) -> RunOutcome:
@@ -234,14 +291,23 @@ def _on_a_live_connection(work: Callable[[], T]) -> T:
     return work()
 
 
+async def _stop(call: asyncio.Task[AttemptResult]) -> None:
+    """Abort a call and wait until it is."""
+    call.cancel()
+    await asyncio.wait({call})
+
+
 @contextlib.asynccontextmanager
 async def _heartbeats() -> AsyncIterator[None]:
-    """Tell the engine that this attempt is alive, so that a dead one is noticed soon and a cancel gets through."""
+    """Tell the engine that this attempt is alive, so that a dead one is noticed soon and a cancel gets through.
+
+    Not at once: most attempts have ended by then, and a heartbeat costs the engine as much as a step of the workflow.
+    """
 
     async def beat() -> None:
         while True:
-            activity.heartbeat()
             await asyncio.sleep(HEARTBEAT_SECONDS)
+            activity.heartbeat()
 
     task = asyncio.create_task(beat())
     try:

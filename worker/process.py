@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 RECONNECT_SECONDS: Final = 2.0
 # After a drain has begun, calls in flight get their full time limit and a little for the record.
 DRAIN_SLACK: Final = timedelta(seconds=10)
+# How soon the engine offers a call in hand to the process that has it.
+HAND_OVER_SECONDS: Final = 5.0
 DRAINED_EXIT_CODE: Final = 0
 FORCED_EXIT_CODE: Final = 130
 
@@ -92,7 +94,7 @@ async def _main() -> int:
     # Not the loop's own handlers: a second signal has to work while the loop is held up, too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    async with runner.make_client(max_connections=settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
+    async with runner.make_client(max_connections=2 * settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
         activities = Activities(client=http_client)
         notifications = asyncio.create_task(activities.deliver_notifications())
         while not stopping.is_set():
@@ -113,32 +115,44 @@ async def _main() -> int:
 
 
 async def _work(client: Client, activities: Activities, stopping: asyncio.Event) -> None:
+    graceful = timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK
+    common: dict[str, Any] = {
+        "interceptors": [_PrivateErrors()],
+        "max_concurrent_activities": settings.WORKER_MAX_CONCURRENT_RUNS,
+        # A cancel reaches an attempt with the answer to its heartbeat.
+        "max_heartbeat_throttle_interval": timedelta(seconds=HEARTBEAT_SECONDS),
+        "graceful_shutdown_timeout": graceful,
+    }
+    # Waits for the calls that only this process can wait for.
+    own_worker = Worker(client, task_queue=activities.own_queue, activities=[activities.finish_run], **common)
     worker = Worker(
         client,
         task_queue=settings.TEMPORAL_TASK_QUEUE,
         workflows=[RunSchedule, ConvergeMirrors, PurgeRuns],
         activities=[
+            activities.begin_run,
             activities.run_attempt,
             activities.close_run,
             activities.converge_unsynced,
             activities.purge_runs,
         ],
-        interceptors=[_PrivateErrors()],
         # The workflows are pure, which the import rules check and the stored histories prove; a sandbox for each
         # run would cost more than the run itself.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        max_concurrent_activities=settings.WORKER_MAX_CONCURRENT_RUNS,
+        # A run's workflow task stays open while its first attempt is local.
+        max_concurrent_workflow_tasks=settings.WORKER_MAX_CONCURRENT_RUNS,
+        max_concurrent_local_activities=settings.WORKER_MAX_CONCURRENT_RUNS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
-        # A cancel reaches an attempt with the answer to its heartbeat.
-        max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_SECONDS),
-        graceful_shutdown_timeout=timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK,
+        **common,
     )
     setup = asyncio.create_task(_install_system_schedules())
     try:
-        async with worker:
-            log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
-            await stopping.wait()
+        async with own_worker:
+            async with worker:
+                log.info("worker.ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
+                await stopping.wait()
+            await activities.hand_over(patience_seconds=HAND_OVER_SECONDS)
     finally:
         setup.cancel()
 

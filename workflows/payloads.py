@@ -13,6 +13,8 @@ class RunRequest:
     """Input of `RunSchedule`.
 
     ``invocation_id`` and ``slot`` (RFC 3339 UTC with seconds) are empty for a fire of the engine, which knows its time.
+    ``begins_locally`` is true for everything that this version starts; runs that an earlier one has started go on as
+    they began.
     """
 
     tenant_id: str
@@ -21,6 +23,7 @@ class RunRequest:
     trigger: str = "schedule"
     invocation_id: str = ""
     slot: str = ""
+    begins_locally: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ class CloseRequest:
     install_id: str = ""
     trigger: str = ""
     slot: str = ""
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What one attempt amounts to.
+
+    ``status`` is the run's state, ``retry_in_seconds`` the pause before its next attempt where it is not over. Where
+    the call has not ended yet, ``in_hand_of`` is the task queue of the process that waits for it and the rest is empty.
+    """
+
+    status: str = ""
+    reason: str = ""
+    retry_in_seconds: float | None = None
+    in_hand_of: str = ""
 
 
 @dataclass(frozen=True)

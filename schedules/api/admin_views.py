@@ -1,69 +1,20 @@
-"""The admin API: what tenant administrators and their tools call."""
+"""The admin API's schedules: what tenant administrators and their tools keep."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import ClassVar, cast
-from uuid import UUID
+from typing import cast
 
 from rest_framework import status
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from schedules import preview, queries, runs, services
+from schedules import preview, queries, services
 from schedules.api import serializers
 from schedules.api.authentication import Caller
-from schedules.api.permissions import IsTenantCaller
-from schedules.errors import InvalidFields, NotFound, PermissionDenied
+from schedules.api.base import InstallView, ScheduleCursor
 from schedules.models import ExtensionInstall, Schedule
 from schedules.services import ScheduleChanges
-
-MAX_IDEMPOTENCY_KEY_LENGTH = 255
-
-
-class ScheduleCursor(CursorPagination):
-    """Pages of schedules, oldest first."""
-
-    ordering = ("created_at", "id")
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 200
-
-
-class RunCursor(ScheduleCursor):
-    """Pages of runs, newest slot first."""
-
-    ordering = ("-slot", "-id")
-
-
-class InstallView(APIView):
-    """Base of every view below one extension: finds the caller's install and checks the tenant permission."""
-
-    permission_classes = (IsTenantCaller,)
-    read_methods: ClassVar[frozenset[str]] = frozenset({"GET", "HEAD", "OPTIONS"})
-
-    def install(self, request: Request) -> ExtensionInstall:
-        """The install the address names; another tenant's is as unknown as none."""
-        caller = Caller(request)
-        install = queries.find_install(tenant_ids=caller.tenant_ids, extension_ref=self.kwargs["extension_ref"])
-        needed = "extension:read" if request.method in self.read_methods else "extension:write"
-        if not caller.may(needed, install=install):
-            raise PermissionDenied(f"This needs the permission {needed}")
-        return install
-
-    def id_in_address(self, name: str, what: str) -> UUID:
-        """An id of the address; one that is no UUID names nothing."""
-        found = queries.parse_uuid(self.kwargs[name])
-        if found is None:
-            raise NotFound(f"{what} not found")
-        return found
-
-    def schedule(self, install: ExtensionInstall) -> Schedule:
-        """The schedule that the address names."""
-        schedule_id = self.id_in_address("schedule_id", "Schedule")
-        return queries.find_schedule(tenant_id=install.tenant_id, install_id=install.id, schedule_id=schedule_id)
 
 
 class EndpointsView(InstallView):
@@ -196,124 +147,6 @@ class ScheduleView(InstallView):
         return Response(body, headers={"ETag": f'"{schedule.revision}"'})
 
 
-class RunNowView(InstallView):
-    """Requests by hand."""
-
-    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Ask for a run now; the same ``Idempotency-Key`` gives the same run back."""
-        install = self.install(request)
-        body = serializers.RunNowRequest(data=request.data)
-        body.is_valid(raise_exception=True)
-        run = runs.request_run_now(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            schedule_id=self.id_in_address("schedule_id", "Schedule"),
-            actor=Caller(request).actor,
-            idempotency_key=_idempotency_key(request),
-            payload_override=body.validated_data.get("payload"),
-        )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
-
-
-class ScheduleRunsView(InstallView):
-    """The runs of one schedule."""
-
-    def get(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """List them, newest slot first."""
-        install = self.install(request)
-        schedule = self.schedule(install)
-        paginator = RunCursor()
-        rows = queries.runs_of(tenant_id=install.tenant_id, install_id=install.id).filter(schedule=schedule)
-        page = paginator.paginate_queryset(rows.defer("payload"), request, view=self)
-        return paginator.get_paginated_response([serializers.render_run(run) for run in page or []])
-
-
-class RunView(InstallView):
-    """One run."""
-
-    def get(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Show it."""
-        install = self.install(request)
-        run = queries.find_run(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            run_id=self.id_in_address("run_id", "Run"),
-        )
-        return Response(serializers.render_run(run))
-
-
-class CancelRunView(InstallView):
-    """Stopping a run."""
-
-    def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Stop it: one that waits ends at once, one in flight within seconds."""
-        install = self.install(request)
-        run = runs.cancel_run(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            run_id=self.id_in_address("run_id", "Run"),
-            actor=Caller(request).actor,
-        )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
-
-
-class ReplayRunView(InstallView):
-    """Running a past run again."""
-
-    def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Ask for it; the same ``Idempotency-Key`` gives the same run back."""
-        install = self.install(request)
-        run = runs.replay_run(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            run_id=self.id_in_address("run_id", "Run"),
-            actor=Caller(request).actor,
-            idempotency_key=_idempotency_key(request),
-        )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
-
-
-class BackfillPreviewView(InstallView):
-    """What a backfill would run."""
-
-    read_methods = InstallView.read_methods | {"POST"}
-
-    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Tell it, and change nothing."""
-        install = self.install(request)
-        body = serializers.BackfillRequest(data=request.data)
-        body.is_valid(raise_exception=True)
-        plan = runs.plan_backfill(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            schedule_id=self.id_in_address("schedule_id", "Schedule"),
-            start=body.validated_data["start"],
-            end=body.validated_data["end"],
-        )
-        slots = [serializers.rfc3339(slot) for slot in plan.slots]
-        return Response({"count": len(slots), "already_succeeded": plan.already_run, "slots": slots})
-
-
-class BackfillView(InstallView):
-    """Running the slots of a past range."""
-
-    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Ask for it; the same ``Idempotency-Key`` adds nothing the second time."""
-        install = self.install(request)
-        body = serializers.BackfillRequest(data=request.data)
-        body.is_valid(raise_exception=True)
-        queued = runs.request_backfill(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            schedule_id=self.id_in_address("schedule_id", "Schedule"),
-            actor=Caller(request).actor,
-            idempotency_key=_idempotency_key(request),
-            **body.validated_data,
-        )
-        body_out = {"count": len(queued), "run_ids": [str(run.id) for run in queued]}
-        return Response(body_out, status=status.HTTP_202_ACCEPTED)
-
-
 def _read_changes(request: Request) -> ScheduleChanges:
     body = serializers.ScheduleWrite(data=request.data)
     body.is_valid(raise_exception=True)
@@ -328,14 +161,3 @@ def _expected_revision(request: Request) -> int | None:
     text = value.removeprefix("W/").strip('"')
     # Anything else matches no revision there is, which is what a stale one is.
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
-        raise InvalidFields.from_fields(
-            {"Idempotency-Key": f"give 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters, or leave the header out"}
-        )
-    return key

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from schedules import payloads, policies, preview, queries
+from schedules import payloads, policies, preview, queries, stats
 from schedules.models import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
@@ -159,6 +159,13 @@ class BackfillRequest(StrictSerializer):
     one_at_a_time = FlagField(required=False, default=True)
 
 
+class StatsQuery(serializers.Serializer[Any]):
+    """The query of a stats request."""
+
+    days = serializers.IntegerField(required=False, default=stats.DEFAULT_DAYS, min_value=1, max_value=stats.MAX_DAYS)
+    schedule_id = serializers.UUIDField(required=False)
+
+
 class TenantPut(StrictSerializer):
     """The body of a tenant's registration."""
 
@@ -273,6 +280,19 @@ def render_preview(shown: preview.Preview) -> dict[str, Any]:
             {"at": rfc3339(note.at), "kind": note.kind, "text": note.text} for note in shown.clock_changes
         ],
         "warnings": [{"code": warning.code, "text": warning.text} for warning in shown.warnings],
+    }
+
+
+def render_stats(found: stats.Stats) -> dict[str, Any]:
+    """Numbers of runs as the admin API shows them."""
+    return {
+        "days": found.days,
+        "runs_by_status": found.by_status,
+        "success_rate": found.success_rate,
+        "duration_ms": {"p50": found.duration_ms_p50, "p95": found.duration_ms_p95},
+        "lateness_ms": {"p50": found.lateness_ms_p50, "p95": found.lateness_ms_p95},
+        "last_success_at": rfc3339(found.last_success_at),
+        "next_slot_at": rfc3339(found.next_slot_at),
     }
 
 

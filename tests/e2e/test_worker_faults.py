@@ -1,5 +1,6 @@
 """Real worker processes under faults: killed, started too early, cut off from the database, drained."""
 
+import asyncio
 import signal
 import subprocess
 import threading
@@ -7,6 +8,7 @@ import uuid
 
 import pytest
 from django.db import connection
+from temporalio.client import Client
 
 from scheduler_project import embedded
 from schedules.models import ScheduleRun
@@ -39,13 +41,29 @@ def start_worker(world, worker_environment, settings, tmp_path):
             process.kill()
 
 
-def test_a_worker_killed_during_a_call_leaves_one_run_with_one_key(world, start_worker, fake_runner):
+async def waits_in_hand(address, workflow_id):
+    """Whether the engine knows that a process has the run's call in hand."""
+    client = await Client.connect(address)
+    description = await client.get_workflow_handle(workflow_id).describe()
+    pending = description.raw_description.pending_activities
+    return any(
+        activity.activity_type.name == "finish_run" and activity.last_started_time.seconds for activity in pending
+    )
+
+
+@pytest.mark.parametrize("phase", ["local", "in hand"])
+def test_a_worker_killed_during_a_call_leaves_one_run_with_one_key(
+    world, start_worker, fake_runner, temporal_server, phase
+):
     gate = threading.Event()
     fake_runner.script(world.path, hangs(gate), answers())
     first = start_worker()
     eventually(lambda: first.says("worker.ready"))
     run = world.run_now(world.create())
     fake_runner.wait_for_calls(world.path, 1)
+    if phase == "in hand":
+        workflow_id = world.api("GET", f"runs/{run['id']}")["workflow_id"]
+        eventually(lambda: asyncio.run(waits_in_hand(temporal_server, workflow_id)))
 
     first.kill()
     second = start_worker()
@@ -59,6 +77,42 @@ def test_a_worker_killed_during_a_call_leaves_one_run_with_one_key(world, start_
     assert [call.context["invocation_id"] for call in calls] == [run["id"]] * 2
     assert [call.context["attempt"] for call in calls] == [1, 2]
     assert ScheduleRun.objects.filter(schedule_id=run["schedule_id"]).count() == 1
+
+
+def test_a_long_call_is_waited_for_by_the_process_that_made_it(world, start_worker, fake_runner, temporal_server):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate))
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+    workflow_id = world.api("GET", f"runs/{run['id']}")["workflow_id"]
+    eventually(lambda: asyncio.run(waits_in_hand(temporal_server, workflow_id)))
+
+    gate.set()
+
+    finished = world.finished_run(run["id"])
+    assert (finished["status"], finished["attempts"]) == ("succeeded", 1)
+    assert len(fake_runner.calls[world.path]) == 1
+
+
+@pytest.mark.parametrize("phase", ["local", "in hand"])
+def test_a_cancel_aborts_the_call_in_every_phase(world, start_worker, fake_runner, temporal_server, phase):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate), answers())
+    worker = start_worker()
+    eventually(lambda: worker.says("worker.ready"))
+    run = world.run_now(world.create())
+    fake_runner.wait_for_calls(world.path, 1)
+    if phase == "in hand":
+        workflow_id = world.api("GET", f"runs/{run['id']}")["workflow_id"]
+        eventually(lambda: asyncio.run(waits_in_hand(temporal_server, workflow_id)))
+
+    world.api("POST", f"runs/{run['id']}/cancel", expect=202)
+
+    assert world.finished_run(run["id"])["status"] == "cancelled"
+    gate.set()
+    assert world.finished_run(world.run_now({"id": run["schedule_id"]})["id"])["status"] == "succeeded"
 
 
 def test_sigterm_lets_a_call_in_flight_finish(world, start_worker, fake_runner):

@@ -140,8 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         path = body["http"]["path"]
         fake = self.server.fake
+        self.call = Call({name.lower(): value for name, value in self.headers.items()}, body)
         with fake.changed:
-            fake.calls[path].append(Call({name.lower(): value for name, value in self.headers.items()}, body))
+            fake.calls[path].append(self.call)
             behave = fake.next_behaviour(path)
             fake.changed.notify_all()
         behave(self)

@@ -43,6 +43,7 @@ def test_the_schedule_starts_our_workflow_with_ids_only():
         "trigger": "schedule",
         "invocation_id": "",
         "slot": "",
+        "begins_locally": True,
     }
 
 

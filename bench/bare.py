@@ -1,0 +1,71 @@
+"""The least that Temporal needs to call an endpoint: one workflow, one activity that POSTs, and nothing else.
+
+``python -m bench.bare`` is its worker. It keeps no history of its own, has no policies, tells nobody anything and
+retries as the engine does by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import httpx
+from temporalio import activity, workflow
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
+
+TASK_QUEUE: Final = "bench-bare"
+PATH: Final = "/bare"
+
+
+@dataclass(frozen=True)
+class Post:
+    """Whom a call stands for."""
+
+    id: str
+
+
+@workflow.defn
+class BareRun:
+    """One call."""
+
+    @workflow.run
+    async def run(self, post: Post) -> int:
+        """Return the HTTP status."""
+        return await workflow.execute_activity(call, post, start_to_close_timeout=timedelta(minutes=1))
+
+
+_client: list[httpx.AsyncClient] = []
+
+
+@activity.defn
+async def call(post: Post) -> int:
+    """POST to the sink."""
+    answer = await _client[0].post(PATH, json={"id": post.id})
+    return answer.status_code
+
+
+async def _main() -> None:
+    limits = httpx.Limits(max_connections=600, max_keepalive_connections=100)
+    async with httpx.AsyncClient(base_url=os.environ["RUNNER_BASE_URL"], limits=limits, timeout=60) as client:
+        _client.append(client)
+        temporal = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
+        # The settings of our own worker, so that what differs is what is done and not how it is polled for.
+        worker = Worker(
+            temporal,
+            task_queue=TASK_QUEUE,
+            workflows=[BareRun],
+            activities=[call],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            max_concurrent_activities=600,
+            workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+            activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        )
+        await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

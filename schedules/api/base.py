@@ -1,0 +1,73 @@
+"""What the views of the admin API share: the caller's install, pages, and the headers that guard a write."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from schedules import queries
+from schedules.api.authentication import Caller
+from schedules.api.permissions import IsTenantCaller
+from schedules.errors import InvalidFields, NotFound, PermissionDenied
+from schedules.models import ExtensionInstall, Schedule
+
+MAX_IDEMPOTENCY_KEY_LENGTH = 255
+
+
+class ScheduleCursor(CursorPagination):
+    """Pages of schedules, oldest first."""
+
+    ordering = ("created_at", "id")
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 200
+
+
+class RunCursor(ScheduleCursor):
+    """Pages of runs, newest slot first."""
+
+    ordering = ("-slot", "-id")
+
+
+class InstallView(APIView):
+    """Base of every view below one extension: finds the caller's install and checks the tenant permission."""
+
+    permission_classes = (IsTenantCaller,)
+    read_methods: ClassVar[frozenset[str]] = frozenset({"GET", "HEAD", "OPTIONS"})
+
+    def install(self, request: Request) -> ExtensionInstall:
+        """The install the address names; another tenant's is as unknown as none."""
+        caller = Caller(request)
+        install = queries.find_install(tenant_ids=caller.tenant_ids, extension_ref=self.kwargs["extension_ref"])
+        needed = "extension:read" if request.method in self.read_methods else "extension:write"
+        if not caller.may(needed, install=install):
+            raise PermissionDenied(f"This needs the permission {needed}")
+        return install
+
+    def id_in_address(self, name: str, what: str) -> UUID:
+        """An id of the address; one that is no UUID names nothing."""
+        found = queries.parse_uuid(self.kwargs[name])
+        if found is None:
+            raise NotFound(f"{what} not found")
+        return found
+
+    def schedule(self, install: ExtensionInstall) -> Schedule:
+        """The schedule that the address names."""
+        schedule_id = self.id_in_address("schedule_id", "Schedule")
+        return queries.find_schedule(tenant_id=install.tenant_id, install_id=install.id, schedule_id=schedule_id)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """What makes a repeat of the request recognisable, or None; raises InvalidFields for an unusable one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise InvalidFields.from_fields(
+            {"Idempotency-Key": f"give 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters, or leave the header out"}
+        )
+    return key

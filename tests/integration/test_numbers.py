@@ -1,0 +1,146 @@
+"""Retention, the counts that outlive the runs, and the numbers that are read from them."""
+
+import itertools
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from schedules import retention, stats
+from schedules.models import RunCount, RunCountProgress, ScheduleRun, Tenant
+
+NOW = datetime.now(UTC)
+_APART = itertools.count()  # a slot has one run
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_counted(database):
+    """Other tests have moved the mark, and the runs here are made up in the past."""
+    RunCountProgress.objects.all().delete()
+
+
+def past_run(world, schedule, *, days=0.01, status="succeeded", seconds=1.0, late=0.5, trigger="schedule"):
+    finished = NOW - timedelta(days=days, milliseconds=next(_APART))
+    started = finished - timedelta(seconds=seconds)
+    ran = status in {"succeeded", "failed", "timed_out", "cancelled"}
+    return ScheduleRun.objects.create(
+        id=uuid.uuid4(),
+        tenant_id=world.tenant_id,
+        install_id=world.install_id,
+        schedule_id=schedule["id"],
+        trigger=trigger,
+        slot=started - timedelta(seconds=late),
+        status=status,
+        started_at=started if ran else None,
+        finished_at=finished,
+    )
+
+
+def counts(world, **scope):
+    rows = RunCount.objects.filter(tenant_id=world.tenant_id, **scope)
+    return {row.status: row.count for row in rows}
+
+
+def test_each_run_is_counted_once_for_its_schedule_install_and_tenant(world):
+    schedule, other = world.create(), world.create()
+    for number in range(3):
+        past_run(world, schedule, status="succeeded", days=0.01 + number / 1000)
+    past_run(world, schedule, status="missed")
+    past_run(world, other, status="failed")
+    retention.count_finished()
+    retention.count_finished()
+
+    assert counts(world, schedule_id=schedule["id"]) == {"succeeded": 3, "missed": 1}
+    assert counts(world, schedule_id=None, install_id=world.install_id) == {"succeeded": 3, "missed": 1, "failed": 1}
+    assert counts(world, schedule_id=None, install_id=None) == {"succeeded": 3, "missed": 1, "failed": 1}
+    assert ScheduleRun.objects.filter(tenant_id=world.tenant_id).count() == 5
+
+
+def test_runs_are_kept_as_long_as_the_tenant_says_and_their_counts_longer(world, other_world):
+    schedule, others = world.create(), other_world.create()
+    Tenant.objects.filter(id=other_world.tenant_id).update(keep_succeeded_days=100, keep_other_days=5)
+    for kept, of in ((schedule, world), (others, other_world)):
+        for days in (1, 29, 31, 89, 91):
+            past_run(of, kept, days=days, status="succeeded")
+            past_run(of, kept, days=days, status="failed")
+    retention.count_finished()
+
+    deleted = retention.purge(batch_size=2)
+
+    def left(of):
+        rows = ScheduleRun.objects.filter(tenant_id=of.tenant_id).values_list("status", "finished_at")
+        return sorted((status, (NOW - finished).days) for status, finished in rows)
+
+    assert deleted == 3 + 1 + 4
+    assert left(world) == [("failed", days) for days in (1, 29, 31, 89)] + [("succeeded", days) for days in (1, 29)]
+    assert left(other_world) == [("failed", 1)] + [("succeeded", days) for days in (1, 29, 31, 89, 91)]
+    assert retention.purge() == 0
+
+
+def test_the_numbers_of_a_schedule_an_install_and_a_tenant(world):
+    schedule, other = world.create(cron="0 4 * * *"), world.create(cron="0 5 * * *")
+    for seconds in (1, 2, 3, 4):
+        past_run(world, schedule, seconds=seconds, late=0.2)
+    past_run(world, schedule, status="timed_out", seconds=5)
+    past_run(world, schedule, status="skipped_overlap")
+    past_run(world, other, status="failed")
+
+    found = world.api("GET", f"schedules/stats?schedule_id={schedule['id']}", expect=200)
+
+    assert found["runs_by_status"]["succeeded"] == 4
+    assert found["runs_by_status"]["skipped_overlap"] == 1
+    assert found["success_rate"] == pytest.approx(0.8)
+    assert found["duration_ms"]["p50"] == pytest.approx(3000)
+    assert found["duration_ms"]["p95"] == pytest.approx(4800)
+    assert found["lateness_ms"]["p50"] == pytest.approx(200, abs=1)
+    assert found["next_slot_at"] == schedule["next_run_at"]
+    assert world.api("GET", "schedules/stats", expect=200)["runs_by_status"]["failed"] == 1
+    whole = stats.read_stats(tenant_id=world.tenant_id)
+    assert (whole.by_status["succeeded"], whole.by_status["failed"]) == (4, 1)
+
+
+def test_the_numbers_stay_the_same_when_runs_are_counted_and_purged(world):
+    schedule = world.create()
+    past_run(world, schedule)
+    past_run(world, schedule, status="failed")
+    before = world.api("GET", "schedules/stats", expect=200)
+    retention.count_finished()
+    counted = world.api("GET", "schedules/stats", expect=200)
+    ScheduleRun.objects.filter(tenant_id=world.tenant_id).delete()
+    after = world.api("GET", "schedules/stats", expect=200)
+
+    assert before["runs_by_status"] == counted["runs_by_status"] == after["runs_by_status"]
+
+
+def test_a_success_is_remembered_by_its_schedule(world, worker):
+    schedule = world.create()
+    run = world.finished_run(world.run_now(schedule)["id"])
+
+    assert world.api("GET", f"schedules/stats?schedule_id={schedule['id']}")["last_success_at"] == run["finished_at"]
+
+
+@pytest.mark.parametrize("query", ["days=0", "days=many", "days=999999", "schedule_id=7"])
+def test_a_wrong_query_is_refused(world, query):
+    assert world.api("GET", f"schedules/stats?{query}", expect=400)["fields"]
+
+
+def test_another_schedules_numbers_are_unknown(world, other_world):
+    foreign = other_world.create()
+
+    world.api("GET", f"schedules/stats?schedule_id={foreign['id']}", expect=404)
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_schedules(world):
+    def statements():
+        with CaptureQueriesContext(connection) as captured:
+            stats.read_stats(tenant_id=world.tenant_id)
+        return len(captured)
+
+    world.create(sync=False)
+    few = statements()
+    for _ in range(5):
+        past_run(world, world.create(sync=False))
+
+    assert statements() == few
