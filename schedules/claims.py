@@ -201,10 +201,11 @@ def _wait_in_line(row: dict[str, Any]) -> Claim:
         blocker = ScheduleRun.objects.filter(tenant_id=row["tenant_id"], id=blocker_id, catch_up=False).exclude(
             trigger=Trigger.BACKFILL
         )
-        blocker.filter(status=RunStatus.RUNNING, cancel_requested_at=None).update(
+        asked = blocker.filter(status=RunStatus.RUNNING, cancel_requested_at=None).update(
             cancel_requested_at=Now(), cancel_reason=REPLACED_REASON
         )
-        convergence.request_cancel(tenant_id=row["tenant_id"], run_id=blocker_id)
+        if asked:
+            convergence.request_cancel(tenant_id=row["tenant_id"], run_id=blocker_id)
     # Who ends a run looks for the next one once that has committed, and we look for its end once we are in the line.
     in_the_way = ScheduleRun.objects.filter(tenant_id=row["tenant_id"], id=blocker_id, status=RunStatus.RUNNING)
     if blocker_id is not None and not in_the_way.exists():

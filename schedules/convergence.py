@@ -154,6 +154,8 @@ def finish_background_work(*, timeout_seconds: float) -> None:
 
 def start(run: ScheduleRun) -> PushOutcome:
     """Start the workflow of a queued run, or end the run if its workflow has ended without it. A repeat is fine."""
+    if run.status != RunStatus.QUEUED:
+        return PushOutcome.NOTHING
     request = RunRequest(
         tenant_id=str(run.tenant_id),
         install_id=str(run.install_id),

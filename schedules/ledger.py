@@ -130,7 +130,7 @@ def close_run(
         "run_id": run_id,
         "status": status,
         "reason": reason[:MAX_REASON_LENGTH],
-        "from": [while_status] if while_status else list(UNFINISHED_STATUSES),
+        "from": [state for state in UNFINISHED_STATUSES if while_status in {None, state}],
         "insert": slot_of is not None,
         "install_id": slot_of[0] if slot_of else None,
         "schedule_id": slot_of[1] if slot_of else None,

@@ -190,7 +190,7 @@ def _startable() -> list[ScheduleRun]:
     with connection.cursor() as cursor:
         cursor.execute(_STARTABLE, {"grace": cast("Any", START_GRACE), "limit": MAX_STARTS})
         ids = [row[0] for row in cursor.fetchall()]
-    return list(ScheduleRun.objects.filter(id__in=ids).defer("payload").order_by("created_at"))
+    return list(ScheduleRun.objects.filter(id__in=ids, status=RunStatus.QUEUED).defer("payload").order_by("created_at"))
 
 
 def _running_for_a_while() -> list[ScheduleRun]:

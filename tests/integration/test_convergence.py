@@ -157,3 +157,30 @@ def test_a_slot_that_ends_before_its_first_claim_still_gets_its_row(world):
 
 def test_closing_a_run_that_nobody_knows_writes_nothing(world):
     assert ledger.close_run(tenant_id=world.tenant_id, run_id=uuid.uuid4(), status=RunStatus.FAILED, reason="x") is None
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "missed"])
+def test_a_run_that_has_ended_keeps_its_state_whoever_comes_late(world, status):
+    schedule = world.create()
+    run = ScheduleRun.objects.create(
+        id=uuid.uuid4(),
+        tenant_id=world.tenant_id,
+        install_id=world.install_id,
+        schedule_id=schedule["id"],
+        trigger="run_now",
+        slot=datetime.now(UTC),
+        status=status,
+        finished_at=datetime.now(UTC),
+    )
+
+    assert convergence.start(run) is PushOutcome.NOTHING
+    for while_status in (None, RunStatus(status), RunStatus.RUNNING):
+        ended = ledger.close_run(
+            tenant_id=world.tenant_id,
+            run_id=run.id,
+            status=RunStatus.CANCELLED,
+            reason="late",
+            while_status=while_status,
+        )
+        assert ended.status == status
+    assert world.api("GET", f"runs/{run.id}")["status"] == status
