@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -17,7 +17,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from schedules import audit, queries
-from schedules.models import ApiKey, Role
+from schedules.errors import InvalidFields, NotFound
+from schedules.models import ApiKey, Role, Tenant
 
 _MARK: Final = "esk"
 _SHOWN_CHARACTERS: Final = 12
@@ -32,10 +33,17 @@ def create_key(
     actor: audit.Actor,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Create a key; returns its row and its text, which cannot be had again."""
+    """Create a key; returns its row and its text, which cannot be had again.
+
+    Raises InvalidFields where it would have expired already, NotFound for an unknown tenant.
+    """
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise InvalidFields.from_fields({"expires_at": "it must lie in the future"})
     secret = secrets.token_urlsafe(32)
     text = f"{_MARK}_{tenant_id.hex}_{secret}"
     with transaction.atomic():
+        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
+            raise NotFound("Tenant not found")
         key = ApiKey.objects.create(
             tenant_id=tenant_id,
             name=name,
@@ -52,6 +60,7 @@ def create_key(
             tenant_id=tenant_id,
             after={"name": name, "role": role, "prefix": key.prefix},
         )
+    key.refresh_from_db()
     return key, text
 
 
@@ -73,21 +82,24 @@ def find_key(text: str) -> ApiKey | None:
     return key
 
 
-def revoke_key(*, key: ApiKey, actor: audit.Actor) -> None:
-    """End a key at once; a repeat changes nothing."""
+def revoke_key(*, tenant_id: UUID, key_id: UUID, actor: audit.Actor) -> None:
+    """End a key at once; a repeat changes nothing. Raises NotFound."""
     with transaction.atomic():
-        revoked = ApiKey.objects.filter(tenant_id=key.tenant_id, id=key.id, revoked_at__isnull=True).update(
-            revoked_at=Now()
+        key = ApiKey.objects.select_for_update().filter(tenant_id=tenant_id, id=key_id).first()
+        if key is None:
+            raise NotFound("API key not found")
+        if key.revoked_at is not None:
+            return
+        key.revoked_at = Now()
+        key.save(update_fields=["revoked_at"])
+        audit.record(
+            actor=actor,
+            action="api_key.revoked",
+            subject_type="api_key",
+            subject_id=key.id,
+            tenant_id=key.tenant_id,
+            before={"name": key.name, "prefix": key.prefix},
         )
-        if revoked:
-            audit.record(
-                actor=actor,
-                action="api_key.revoked",
-                subject_type="api_key",
-                subject_id=key.id,
-                tenant_id=key.tenant_id,
-                before={"name": key.name, "prefix": key.prefix},
-            )
 
 
 def _digest(secret: str) -> str:

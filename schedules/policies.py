@@ -48,6 +48,11 @@ _CHOICES: Final = {"overlap_policy": OverlapPolicy, "catch_up_policy": CatchUpPo
 MEMBERS: Final = _RANGES.keys() | _CHOICES.keys()
 
 
+def is_nullable(member: str) -> bool:
+    """Whether null is a value of the policy: the platform's own."""
+    return member in _RANGES and _RANGES[member].nullable
+
+
 def problem_with(member: str, value: Any, *, platform_timeout_ms: int) -> str:
     """What is wrong with a policy's value, or an empty text.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from schedules.api import admin_views, host_views, registry_views, run_views
+from schedules.api import admin_views, host_views, registry_views, run_views, tenant_views
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
 _REGISTRY = "api/internal/registry"
@@ -42,6 +42,10 @@ urlpatterns = [
     path(f"{_EXTENSION}/runs/<str:run_id>/cancel", run_views.CancelRunView.as_view(), name="cancel-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>/replay", run_views.ReplayRunView.as_view(), name="replay-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>", run_views.RunView.as_view(), name="run"),
+    path("api/notification-channels", tenant_views.ChannelsView.as_view(), name="notification-channels"),
+    path("api/notification-channels/<str:channel_id>", tenant_views.ChannelView.as_view(), name="notification-channel"),
+    path("api/api-keys", tenant_views.ApiKeysView.as_view(), name="api-keys"),
+    path("api/api-keys/<str:key_id>", tenant_views.ApiKeyView.as_view(), name="api-key"),
     path(
         "api/internal/ext-scheduler/install/<str:install_id>",
         host_views.HostApiView.as_view(),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from schedules.admin import registry, runs, schedules
+from schedules.admin import registry, runs, schedules, tenant
 
-__all__ = ["registry", "runs", "schedules"]
+__all__ = ["registry", "runs", "schedules", "tenant"]

@@ -12,7 +12,6 @@ from schedules import queries
 from schedules.admin.base import OperatorAdmin, TenantScopedAdmin
 from schedules.models import (
     ApiEndpoint,
-    ApiKey,
     AuditEvent,
     Extension,
     ExtensionInstall,
@@ -51,15 +50,6 @@ class TenantMembershipAdmin(OperatorAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: TenantMembership | None = None) -> bool:
         """Operators remove members."""
         return self.has_module_permission(request)
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(TenantScopedAdmin):
-    """The tenant's keys, by their first characters."""
-
-    list_display = ("name", "tenant", "role", "prefix", "last_used_at", "expires_at", "revoked_at")
-    list_select_related = ("tenant",)
-    exclude = ("digest",)
 
 
 @admin.register(Extension)

@@ -1,13 +1,20 @@
-"""Runs: to look at."""
+"""Runs: to look at, to stop and to repeat."""
 
 from __future__ import annotations
 
-from django.contrib import admin
+from collections.abc import Callable
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from schedules import temporal
-from schedules.admin.base import TenantScopedAdmin
+from schedules import runs, temporal
+from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules.errors import SchedulingError
 from schedules.models import RunStatus, ScheduleRun
 
 STATUS_COLOURS: dict[str, str] = {
@@ -34,6 +41,9 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         "status",
         "reason",
         "error",
+        "response_text",
+        "in_the_way",
+        "repeats",
         "slot",
         "trigger",
         "actor",
@@ -54,6 +64,53 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         "finished_at",
     )
     readonly_fields = fields
+    actions = ("cancel", "replay")
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Whoever may write in any tenant; which runs is checked for each."""
+        return may_write(request.user)
+
+    @admin.action(description="Cancel", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
+        """Stop each."""
+        self._each(request, rows, runs.cancel_run, "asked to stop")
+
+    @admin.action(description="Run again", permissions=["cancel"])
+    def replay(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
+        """Run each again with the payload that it had."""
+        self._each(request, rows, runs.replay_run, "asked to run again")
+
+    def _each(self, request: HttpRequest, rows: QuerySet[ScheduleRun], act: Callable[..., object], done: str) -> None:
+        """Do it run by run; a refused one does not keep the others from it."""
+        count = 0
+        for run in rows.defer("payload"):
+            if not may_write(request.user, tenant_id=run.tenant_id):
+                messages.error(request, f"{run}: you may not change this tenant's runs")
+                continue
+            try:
+                act(tenant_id=run.tenant_id, install_id=run.install_id, run_id=run.id, actor=actor_of(request))
+            except SchedulingError as error:
+                messages.error(request, f"{run}: {error.message}")
+            else:
+                count += 1
+        if count:
+            messages.success(request, f"{count} run{'s' if count != 1 else ''} {done}")
+
+    @admin.display(description="in its way")
+    def in_the_way(self, run: ScheduleRun) -> str:
+        """The run that kept this one from starting, or took its place."""
+        return self._link(run.blocked_by)
+
+    @admin.display(description="repeats")
+    def repeats(self, run: ScheduleRun) -> str:
+        """The run that this one repeats."""
+        return self._link(run.replay_of)
+
+    @staticmethod
+    def _link(run_id: UUID | None) -> str:
+        if run_id is None:
+            return "-"
+        return format_html('<a href="{}">{}</a>', reverse("admin:schedules_schedulerun_change", args=[run_id]), run_id)
 
     @display(description="status", ordering="status", label=STATUS_COLOURS)
     def coloured_status(self, run: ScheduleRun) -> tuple[str, str]:

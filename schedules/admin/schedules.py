@@ -20,7 +20,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from schedules import payloads, queries, runs, services
+from schedules import payloads, policies, queries, runs, services
 from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
 from schedules.admin.runs import STATUS_COLOURS
 from schedules.errors import SchedulingError
@@ -28,6 +28,13 @@ from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, SyncState
 from schedules.services import ScheduleChanges
 
 _SERVICE_MEMBERS = ("name", "cron", "timezone", "enabled", "payload")
+_POLICY_FIELDS = (
+    ("overlap_policy", "catch_up_policy"),
+    ("retry_max_attempts", "retry_first_delay_seconds"),
+    ("retry_factor", "retry_longest_delay_seconds"),
+    ("run_deadline_seconds", "attempt_timeout_seconds"),
+    "pause_after_failures",
+)
 
 
 class EndpointChoice(forms.ModelChoiceField[ApiEndpoint]):
@@ -86,11 +93,13 @@ class ScheduleForm(forms.ModelForm[Schedule]):
 
     class Meta:
         model = Schedule
-        fields = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
+        fields = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload", *sorted(policies.MEMBERS))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.initial["seen_revision"] = self.instance.revision
+        for name in policies.MEMBERS & self.fields.keys():
+            self.fields[name].required = False
         installs = ExtensionInstall.objects.select_related("extension", "tenant")
         tenants = queries.visible_tenants(self.request.user)
         if tenants is not None:
@@ -138,6 +147,10 @@ class ScheduleForm(forms.ModelForm[Schedule]):
     def changes(self) -> ScheduleChanges:
         """The input as the service takes it."""
         values: dict[str, Any] = {name: self.cleaned_data[name] for name in _SERVICE_MEMBERS}
+        for name in policies.MEMBERS & self.cleaned_data.keys():
+            # An empty one keeps what is there, where null has no meaning of its own.
+            if self.cleaned_data[name] not in {None, ""} or policies.is_nullable(name):
+                values[name] = self.cleaned_data[name]
         values["endpoint_id"] = self.cleaned_data["endpoint"].id
         values["timezone"] = values["timezone"] or None
         return cast("ScheduleChanges", values)
@@ -175,6 +188,8 @@ class ScheduleAdmin(TenantScopedAdmin):
         "last_run_at",
         "last_run_status",
         "last_error",
+        "last_success_at",
+        "consecutive_failures",
         "created_at",
         "updated_at",
     )
@@ -185,10 +200,17 @@ class ScheduleAdmin(TenantScopedAdmin):
         form = super().get_form(request, obj, change=change, **kwargs)
         return type(form.__name__, (form,), {"request": request})
 
-    def get_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
-        """What is asked for, and on an existing schedule what became of it."""
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What is asked for, the policies folded away, and on an existing schedule what became of it."""
         asked = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
-        return asked if obj is None else (*asked, "seen_revision", *self.readonly_fields)
+        policies_set = ("Policies", {"fields": _POLICY_FIELDS, "classes": ["collapse"]})
+        if obj is None:
+            return ((None, {"fields": asked}), policies_set)
+        return (
+            (None, {"fields": (*asked, "seen_revision")}),
+            policies_set,
+            ("What became of it", {"fields": self.readonly_fields}),
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
         """A schedule stays with its install."""

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from schedules import api_keys, queries
 from schedules.audit import Actor, Source
 from schedules.errors import NotAuthenticated
-from schedules.models import ApiKey, ExtensionInstall, Role
+from schedules.models import ApiKey, Role
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -53,13 +53,13 @@ class Caller:
         tenants = queries.visible_tenants(self.user)
         return None if tenants is None else list(tenants)
 
-    def may(self, permission: str, *, install: ExtensionInstall) -> bool:
-        """Whether the caller holds a tenant permission where the install lives."""
+    def may(self, permission: str, *, tenant_id: UUID) -> bool:
+        """Whether the caller holds a permission in the tenant."""
         if self.key is not None:
-            return self.key.tenant_id == install.tenant_id and permission in Role(self.key.role).permissions
+            return self.key.tenant_id == tenant_id and permission in Role(self.key.role).permissions
         if self.user.is_superuser:
             return True
-        membership = self.user.tenant_memberships.filter(tenant_id=install.tenant_id, is_active=True).first()
+        membership = self.user.tenant_memberships.filter(tenant_id=tenant_id, is_active=True).first()
         return membership is not None and permission in Role(membership.role).permissions
 
     @property

@@ -33,20 +33,32 @@ class RunCursor(ScheduleCursor):
     ordering = ("-slot", "-id")
 
 
-class InstallView(APIView):
-    """Base of every view below one extension: finds the caller's install and checks the tenant permission."""
+class TenantCallerView(APIView):
+    """Base of the admin API's views: who calls, and what they may do in which tenant."""
 
     permission_classes = (IsTenantCaller,)
     read_methods: ClassVar[frozenset[str]] = frozenset({"GET", "HEAD", "OPTIONS"})
 
-    def install(self, request: Request) -> ExtensionInstall:
-        """The install the address names; another tenant's is as unknown as none."""
-        caller = Caller(request)
-        install = queries.find_install(tenant_ids=caller.tenant_ids, extension_ref=self.kwargs["extension_ref"])
+    def check(self, request: Request, *, tenant_id: UUID) -> None:
+        """Raise PermissionDenied where the caller's role is not enough for the request's method."""
         needed = "extension:read" if request.method in self.read_methods else "extension:write"
-        if not caller.may(needed, install=install):
+        if not Caller(request).may(needed, tenant_id=tenant_id):
             raise PermissionDenied(f"This needs the permission {needed}")
-        return install
+
+    def tenant(self, request: Request) -> UUID:
+        """The tenant that the request is about: the key's, the user's only one, or what ``?tenant_id=`` names."""
+        known = Caller(request).tenant_ids
+        text = request.query_params.get("tenant_id")
+        if text is not None:
+            wanted = queries.parse_uuid(text)
+            if wanted is None or (known is not None and wanted not in known):
+                raise NotFound("Tenant not found")
+        elif known is not None and len(known) == 1:
+            wanted = known[0]
+        else:
+            raise InvalidFields.from_fields({"tenant_id": "you work in several tenants, name one: ?tenant_id="})
+        self.check(request, tenant_id=wanted)
+        return wanted
 
     def id_in_address(self, name: str, what: str) -> UUID:
         """An id of the address; one that is no UUID names nothing."""
@@ -54,6 +66,17 @@ class InstallView(APIView):
         if found is None:
             raise NotFound(f"{what} not found")
         return found
+
+
+class InstallView(TenantCallerView):
+    """Base of every view below one extension: finds the caller's install and checks the tenant permission."""
+
+    def install(self, request: Request) -> ExtensionInstall:
+        """The install the address names; another tenant's is as unknown as none."""
+        caller = Caller(request)
+        install = queries.find_install(tenant_ids=caller.tenant_ids, extension_ref=self.kwargs["extension_ref"])
+        self.check(request, tenant_id=install.tenant_id)
+        return install
 
     def schedule(self, install: ExtensionInstall) -> Schedule:
         """The schedule that the address names."""

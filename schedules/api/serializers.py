@@ -14,6 +14,9 @@ from schedules.models import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
     ApiEndpoint,
+    ApiKey,
+    NotificationChannel,
+    Role,
     Schedule,
     ScheduleRun,
 )
@@ -166,6 +169,30 @@ class StatsQuery(serializers.Serializer[Any]):
     schedule_id = serializers.UUIDField(required=False)
 
 
+class ChannelCreate(StrictSerializer):
+    """The body of a new notification channel."""
+
+    kind = TextField(max_length=16)
+    target = TextField(max_length=2048)
+    events = serializers.ListField(child=TextField(max_length=32), max_length=20)
+
+
+class ChannelChange(StrictSerializer):
+    """The members of a notification channel that can change."""
+
+    target = TextField(required=False, max_length=2048)
+    events = serializers.ListField(child=TextField(max_length=32), required=False, max_length=20)
+    is_active = FlagField(required=False)
+
+
+class ApiKeyCreate(StrictSerializer):
+    """The body of a new API key."""
+
+    name = TextField(max_length=MAX_NAME_LENGTH)
+    role = serializers.ChoiceField(choices=Role.choices, default=Role.VIEWER)
+    expires_at = MomentField(required=False, allow_null=True)
+
+
 class TenantPut(StrictSerializer):
     """The body of a tenant's registration."""
 
@@ -280,6 +307,32 @@ def render_preview(shown: preview.Preview) -> dict[str, Any]:
             {"at": rfc3339(note.at), "kind": note.kind, "text": note.text} for note in shown.clock_changes
         ],
         "warnings": [{"code": warning.code, "text": warning.text} for warning in shown.warnings],
+    }
+
+
+def render_channel(channel: NotificationChannel) -> dict[str, Any]:
+    """A notification channel, without its secret."""
+    return {
+        "id": str(channel.id),
+        "kind": channel.kind,
+        "target": channel.target,
+        "events": channel.events,
+        "is_active": channel.is_active,
+        "created_at": rfc3339(channel.created_at),
+    }
+
+
+def render_api_key(key: ApiKey) -> dict[str, Any]:
+    """An API key, which nobody sees the text of any more."""
+    return {
+        "id": str(key.id),
+        "name": key.name,
+        "role": key.role,
+        "prefix": key.prefix,
+        "created_at": rfc3339(key.created_at),
+        "expires_at": rfc3339(key.expires_at),
+        "last_used_at": rfc3339(key.last_used_at),
+        "revoked_at": rfc3339(key.revoked_at),
     }
 
 

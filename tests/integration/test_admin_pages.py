@@ -1,13 +1,35 @@
 """The admin: operators see every tenant, members theirs, viewers change nothing, and writes go through the services."""
 
+import re
+import uuid
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
-from schedules.models import ApiEndpoint, ApiKey, AuditEvent, Role, Schedule, ScheduleRun, TenantMembership
+from schedules.models import (
+    ApiEndpoint,
+    ApiKey,
+    AuditEvent,
+    NotificationChannel,
+    Role,
+    Schedule,
+    ScheduleRun,
+    TenantMembership,
+)
 
-MODELS = ("tenant", "extensioninstall", "apiendpoint", "schedule", "schedulerun", "auditevent", "apikey")
+MODELS = (
+    "tenant",
+    "extensioninstall",
+    "apiendpoint",
+    "schedule",
+    "schedulerun",
+    "auditevent",
+    "apikey",
+    "notificationchannel",
+    "notification",
+)
 OPERATOR_MODELS = ("extension", "extensionversion", "tenantmembership")
 
 
@@ -255,3 +277,74 @@ def test_configuration_values_are_not_shown(administrator, world):
 
     assert "token" in text
     assert "xyzzy" not in text
+
+
+def test_policies_are_kept_and_their_errors_stand_at_their_fields(administrator, world):
+    policies = {
+        "overlap_policy": "queue",
+        "catch_up_policy": "latest",
+        "retry_max_attempts": "5",
+        "attempt_timeout_seconds": "",
+        "pause_after_failures": "0",
+    }
+    wrong = submit(administrator, form(world, **policies | {"retry_max_attempts": "99"}))
+    assert list(errors_of(wrong)) == ["retry_max_attempts"]
+
+    submit(administrator, form(world, **policies))
+
+    schedule = Schedule.objects.get(tenant_id=world.tenant_id)
+    assert (schedule.overlap_policy, schedule.catch_up_policy) == ("queue", "latest")
+    assert (schedule.retry_max_attempts, schedule.attempt_timeout_seconds) == (5, None)
+    assert (schedule.pause_after_failures, schedule.run_deadline_seconds) == (0, 600)
+
+
+def test_a_channel_is_made_in_the_browser_and_its_secret_shown_once(administrator, viewer, world, other_world):
+    data = {"tenant": world.tenant_id, "kind": "webhook", "events": ["failure"], "is_active": "on"}
+    address = reverse("admin:schedules_notificationchannel_add")
+
+    wrong = administrator.post(address, data | {"target": "http://10.0.0.1/"})
+    assert "private" in str(errors_of(wrong)["target"])
+    foreign = administrator.post(address, data | {"tenant": other_world.tenant_id, "target": "https://example.com/"})
+    assert "tenant" in errors_of(foreign)
+    assert viewer.post(address, data | {"target": "https://example.com/"}).status_code == 403
+    made = administrator.post(address, data | {"target": "https://example.com/"}, follow=True)
+
+    channel = NotificationChannel.objects.get(tenant_id=world.tenant_id)
+    assert channel.secret in made.content.decode()
+    assert channel.secret not in page(administrator, "notificationchannel_change", channel.id).content.decode()
+    administrator.post(
+        reverse("admin:schedules_notificationchannel_change", args=[channel.id]),
+        data | {"target": "https://example.org/", "events": ["missed"]},
+    )
+    channel.refresh_from_db()
+    assert (channel.target, channel.events) == ("https://example.org/", ["missed"])
+
+
+def test_an_api_key_is_made_in_the_browser_shown_once_and_revoked(administrator, world):
+    data = {"tenant": world.tenant_id, "name": "Backup", "role": "viewer", "expires_at_0": "", "expires_at_1": ""}
+    made = administrator.post(reverse("admin:schedules_apikey_add"), data, follow=True)
+    key = ApiKey.objects.get(tenant_id=world.tenant_id, name="Backup")
+    text = re.search(r"esk_\w[\w-]+", made.content.decode()).group()
+
+    assert world.api("GET", "schedules", key=text, expect=200)
+    assert text not in page(administrator, "apikey_change", key.id).content.decode()
+    administrator.post(
+        reverse("admin:schedules_apikey_changelist"), {"action": "revoke", "_selected_action": [str(key.id)]}
+    )
+
+    world.api("GET", "schedules", key=text, expect=401)
+
+
+def test_runs_are_stopped_and_repeated_in_the_browser(administrator, viewer, world, worker):
+    run = world.finished_run(world.run_now(world.create())["id"])
+    address = reverse("admin:schedules_schedulerun_changelist")
+    selected = {"_selected_action": [run["id"]]}
+
+    viewer.post(address, {"action": "replay"} | selected)
+    assert ScheduleRun.objects.filter(tenant_id=world.tenant_id).count() == 1
+    administrator.post(address, {"action": "replay"} | selected)
+    refused = administrator.post(address, {"action": "cancel"} | selected, follow=True)
+
+    assert ScheduleRun.objects.get(tenant_id=world.tenant_id, trigger="replay").replay_of == uuid.UUID(run["id"])
+    assert "has ended already" in refused.content.decode()
+    assert run["id"] in page(administrator, "schedulerun_change", run["id"]).content.decode()

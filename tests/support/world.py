@@ -110,6 +110,19 @@ class World:
             assert response.status_code == expect, response.content
         return response.json() if response.content else None
 
+    def tenant_api(self, method, path, body=None, *, role=Role.ADMINISTRATOR, key=None, expect=None):
+        """A call of the admin API that is about the tenant and no install."""
+        response = self.client.generic(
+            method,
+            f"/api/{path}",
+            json.dumps(body) if body is not None else "",
+            content_type="application/json",
+            headers={"authorization": f"Api-Key {key or self.key(role)}"},
+        )
+        if expect is not None:
+            assert response.status_code == expect, response.content
+        return response.json() if response.content else None
+
     def create(self, *, sync=True, **changes):
         """Create a schedule, and wait for its mirror unless that cannot come."""
         body = {"endpoint": f"POST {self.path}", "cron": "0 4 * * *"} | changes
