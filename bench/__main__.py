@@ -6,10 +6,15 @@ import platform
 import sys
 from importlib import metadata
 
-from bench import cron_meaning, run_path, waiting_calls
+from bench import cron_meaning, million_runs, run_path, waiting_calls
 from bench.report import Figure, render_table
 
-SCENARIOS = {"cron meaning": cron_meaning.run, "run path": run_path.run, "waiting calls": waiting_calls.run}
+SCENARIOS = {
+    "cron meaning": cron_meaning.run,
+    "run path": run_path.run,
+    "million runs": million_runs.run,
+    "waiting calls": waiting_calls.run,
+}
 
 
 def main() -> int:

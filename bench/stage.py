@@ -59,6 +59,8 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
             "RUNNER_BASE_URL": f"http://127.0.0.1:{sink_port}",
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
             "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
+            "DJANGO_HTTPS": "false",
+            "DJANGO_ALLOWED_HOSTS": "testserver",
             "EXT_GATEWAY_TIMEOUT_MS": "60000",
             "SCHEDULER_RUN_NOW_PER_MINUTE": "100000",
             "LOG_LEVEL": "WARNING",

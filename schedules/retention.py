@@ -27,9 +27,17 @@ def count_finished() -> int:
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_FIRST_MARK)
-        RunCountProgress.objects.select_for_update().get(id=1)
-        cursor.execute(_COUNT, {"settled_after": cast("Any", SETTLED_AFTER)})
+        progress = RunCountProgress.objects.select_for_update().get(id=1)
+        cursor.execute("SELECT statement_timestamp()")
+        (now,) = cursor.fetchone()
+        until = now - SETTLED_AFTER
+        if until <= progress.until:
+            return 0
+        # The marks are given as values, by which the planner can tell how few runs lie between them.
+        cursor.execute(_COUNT, {"since": progress.until, "until": until})
         (counted,) = cursor.fetchone()
+        progress.until = until
+        progress.save()
     return int(counted)
 
 
@@ -68,15 +76,11 @@ VALUES (1, 'epoch'::timestamptz) ON CONFLICT DO NOTHING
 """
 
 _COUNT: Final = """
-WITH mark AS (
-    SELECT until AS since, statement_timestamp() - %(settled_after)s AS until
-    FROM schedules_runcountprogress WHERE id = 1
-), ended AS (
+WITH ended AS (
     SELECT run.tenant_id, run.install_id, run.schedule_id, (run.finished_at AT TIME ZONE 'UTC')::date AS day, run.status
-    FROM mark
-    CROSS JOIN schedules_tenant tenant
+    FROM schedules_tenant tenant
     JOIN schedules_schedulerun run
-      ON run.tenant_id = tenant.id AND run.finished_at > mark.since AND run.finished_at <= mark.until
+      ON run.tenant_id = tenant.id AND run.finished_at > %(since)s AND run.finished_at <= %(until)s
      AND run.status IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'skipped_overlap', 'skipped_disabled',
                         'missed', 'superseded')
 ), counted AS (
@@ -86,8 +90,6 @@ WITH mark AS (
     GROUP BY GROUPING SETS ((tenant_id, install_id, schedule_id, day, status), (tenant_id, install_id, day, status),
                             (tenant_id, day, status))
     ON CONFLICT (tenant_id, schedule_id, install_id, day, status) DO UPDATE SET count = total.count + EXCLUDED.count
-), moved AS (
-    UPDATE schedules_runcountprogress SET until = GREATEST(mark.until, mark.since) FROM mark
 )
 SELECT count(*) FROM ended
 """

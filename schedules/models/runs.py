@@ -121,6 +121,11 @@ class ScheduleRun(models.Model):
             models.Index(fields=("tenant", "install", "-slot", "-id"), name="runs_of_an_install"),
             models.Index(fields=("tenant", "-slot", "-id"), name="runs_of_a_tenant"),
             models.Index(
+                fields=("tenant", "status", "-slot", "-id"),
+                condition=~Q(status=RunStatus.SUCCEEDED),
+                name="runs_that_did_not_succeed",
+            ),
+            models.Index(
                 fields=("tenant", "status", "finished_at"),
                 condition=Q(finished_at__isnull=False),
                 name="runs_by_when_they_ended",
