@@ -28,7 +28,6 @@ NAME: Final = f"{RUNS:,} runs"
 _FILL: Final = """
 INSERT INTO schedules_schedulerun (
     id, tenant_id, install_id, schedule_id, trigger, slot, status, reason, version_name, content_hash,
-    id, tenant_id, install_id, schedule_id, trigger, slot, status, reason, version_name, content_hash,
     endpoint_method, endpoint_path, actor, error, workflow_id, workflow_run_id, created_at, started_at, finished_at,
     attempts, attempt_log
 )
