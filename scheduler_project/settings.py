@@ -75,7 +75,9 @@ DATABASES["default"]["OPTIONS"] |= {
     "connect_timeout": 5,
 }
 # Nothing here has reason to run or wait for longer; a server that hangs must not hang us.
-DATABASES["default"]["OPTIONS"].setdefault("options", "-c statement_timeout=60s -c lock_timeout=15s")
+DATABASES["default"]["OPTIONS"].setdefault(
+    "options", "-c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=60s"
+)
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [

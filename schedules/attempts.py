@@ -51,6 +51,10 @@ def record_attempt(*, claim: Claim, answer: Answer, started_at: datetime, finish
             consequences.draw(ledger.Ended(tenant_id=invocation.tenant_id, **row))
     if row is None:
         return _verdict_of_unrecorded(invocation, verdict)
+    if is_over and not has_consequences and row["failures_before"]:
+        # Another run of the schedule, beside this one, has failed since the claim.
+        with consequences.ending(tenant_id=invocation.tenant_id, install_id=invocation.install_id):
+            consequences.draw(ledger.Ended(tenant_id=invocation.tenant_id, **row))
     _count(claim, answer, verdict, seconds)
     if is_over and (claim.may_have_line or row["has_line"]):
         convergence.start_next(tenant_id=invocation.tenant_id, schedule_id=row["schedule_id"])
@@ -122,7 +126,9 @@ def _judge(claim: Claim, answer: Answer, *, elapsed: float) -> Verdict:
             wanted_seconds=answer.retry_after_seconds,
         )
     if delay is not None:
-        return Verdict(RunStatus.RUNNING, reason, retry_in_seconds=delay)
+        return Verdict(RunStatus.RUNNING, f"{reason}; another attempt follows", retry_in_seconds=delay)
+    if answer.retryable and claim.attempts_recorded + 1 < claim.retry.max_attempts:
+        reason = f"{reason}; its time, which ends at the next slot or its deadline, left none for another attempt"
     status = RunStatus.TIMED_OUT if answer.outcome is AttemptOutcome.TIMED_OUT else RunStatus.FAILED
     return Verdict(status, reason)
 
@@ -174,5 +180,5 @@ WITH ended AS (
         finished_at = CASE WHEN %(terminal)s THEN clock_timestamp() END
     WHERE tenant_id = %(tenant_id)s AND id = %(invocation_id)s
       AND status = 'running' AND attempts = %(attempt)s AND NOT attempt_log @> %(already)s::jsonb
-    RETURNING id, tenant_id, install_id, schedule_id, status, slot, reason, error, started_at, finished_at
+    RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error, started_at, finished_at
 ), {ledger.FOLLOW_UP}"""  # noqa: S608 - both parts are constants

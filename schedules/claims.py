@@ -25,7 +25,7 @@ MAX_LOST_ATTEMPTS: Final = 10
 # About 30 MB; beyond it, what a process knows of schedules is forgotten and learnt again.
 MAX_KNOWN_GRIDS: Final = 100_000
 SHORTEST_TIMEOUT_SECONDS: Final = 1.0
-REPLACED_REASON: Final = "a newer slot took its place"
+REPLACED_REASON: Final = "a newer run took its place"
 _IN_FLIGHT_CONSTRAINT: Final = "a_schedule_has_one_run_in_flight"
 _UNSETTLED: Final = "unsettled"
 
@@ -113,6 +113,7 @@ def claim(
         return _wait_in_line(row)
     if row["status"] != RunStatus.RUNNING:
         metrics.CLAIMS_REFUSED.labels(status=row["status"]).inc()
+        metrics.RUNS.labels(status=row["status"], trigger=row["trigger"]).inc()
         if row["waits"] or _may_have_line(row):
             # It had its turn, and the line goes on.
             convergence.start_next(tenant_id=tenant_id, schedule_id=schedule_id)
@@ -128,7 +129,10 @@ def _start(row: dict[str, Any]) -> Claim:
         # Whatever it is about this run that takes attempts away, it must not keep the schedule from its next slots.
         return _closed(row, RunStatus.FAILED, f"{MAX_LOST_ATTEMPTS} attempts ended without a trace")
     elapsed = float(row["elapsed_seconds"])
-    deadline = _deadline_seconds(row, elapsed)
+    deadline = _deadline_seconds(row)
+    if row["attempts_recorded"] and elapsed >= deadline:
+        # E.g. because no worker was there when its pause was over. An attempt whose outcome nobody knows is repeated.
+        return _closed(row, RunStatus.FAILED, "its deadline passed before another attempt could be made")
     return Claim(
         status=row["status"],
         invocation=_invocation(row, seconds_left=deadline - elapsed),
@@ -184,17 +188,26 @@ def _claim_on_grid(grid: Grid | None, values: dict[str, Any]) -> dict[str, Any] 
 
 def _settle(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Let the catch-up policy decide about this slot together with all the others that nobody has claimed."""
-    with transaction.atomic():
-        schedules = Schedule.objects.select_for_update(no_key=True, of=("self",)).filter(
-            tenant_id=tenant_id, id=schedule_id, enabled=True, install__is_enabled=True
-        )
-        ledger.settle(list(schedules.defer("payload")), until=ledger.database_now())
+    until = ledger.database_now()
+    is_settled = False
+    while not is_settled:
+        with transaction.atomic():
+            rows = Schedule.objects.select_for_update(no_key=True, of=("self",)).filter(
+                tenant_id=tenant_id, id=schedule_id, enabled=True, install__is_enabled=True
+            )
+            schedules = list(rows.defer("payload"))
+            ledger.settle(schedules, until=until)
+        is_settled = all(schedule.accounted_until >= until for schedule in schedules)
 
 
 def _wait_in_line(row: dict[str, Any]) -> Claim:
     """The run waits. Whatever its policy wants done about the others is done; it starts when its turn comes."""
     metrics.CLAIMS_REFUSED.labels(status=row["status"]).inc()
     _supersede(row)
+    if _keeps_newest(row) and ledger.is_superseded(
+        tenant_id=row["tenant_id"], schedule_id=row["schedule_id"], slot=row["slot"]
+    ):
+        return _closed(row, RunStatus.SUPERSEDED, ledger.SUPERSEDED_REASON)
     blocker_id = row["blocked_by"]
     is_regular = not row["catch_up"] and row["trigger"] != Trigger.BACKFILL
     if blocker_id is not None and row["overlap_policy"] == OverlapPolicy.CANCEL_RUNNING and is_regular:
@@ -202,7 +215,7 @@ def _wait_in_line(row: dict[str, Any]) -> Claim:
             trigger=Trigger.BACKFILL
         )
         asked = blocker.filter(status=RunStatus.RUNNING, cancel_requested_at=None).update(
-            cancel_requested_at=Now(), cancel_reason=REPLACED_REASON
+            cancel_requested_at=Now(), cancel_reason=REPLACED_REASON, blocked_by=row["id"]
         )
         if asked:
             convergence.request_cancel(tenant_id=row["tenant_id"], run_id=blocker_id)
@@ -214,11 +227,16 @@ def _wait_in_line(row: dict[str, Any]) -> Claim:
 
 
 def _supersede(row: dict[str, Any]) -> None:
-    keeps_newest = row["overlap_policy"] in {OverlapPolicy.QUEUE, OverlapPolicy.CANCEL_RUNNING}
-    if keeps_newest and row["trigger"] == Trigger.SCHEDULE and not row["catch_up"]:
+    if _keeps_newest(row):
         ledger.supersede_waiting(
             tenant_id=row["tenant_id"], schedule_id=row["schedule_id"], by=row["id"], slot=row["slot"]
         )
+
+
+def _keeps_newest(row: dict[str, Any]) -> bool:
+    """Whether the run is one of those of which only the newest waits."""
+    waits = row["overlap_policy"] in {OverlapPolicy.QUEUE, OverlapPolicy.CANCEL_RUNNING}
+    return bool(waits and row["trigger"] == Trigger.SCHEDULE and not row["catch_up"])
 
 
 def _may_have_line(row: dict[str, Any]) -> bool:
@@ -241,12 +259,12 @@ def _retry_policy(row: dict[str, Any], deadline_seconds: float) -> RetryPolicy:
     )
 
 
-def _deadline_seconds(row: dict[str, Any], elapsed: float) -> float:
+def _deadline_seconds(row: dict[str, Any]) -> float:
     """The run's total time: as its schedule says, and up to the next slot where two runs may not overlap."""
     deadline = float(row["run_deadline_seconds"])
     if not (row["exclusive"] and row["schedule_enabled"]):
         return deadline
-    return min(deadline, elapsed + Grid(row["cron"], row["timezone"]).seconds_to_next(row["now"]))
+    return min(deadline, Grid(row["cron"], row["timezone"]).seconds_to_next(row["started_at"]))
 
 
 def _invocation(row: dict[str, Any], *, seconds_left: float) -> Invocation:
@@ -353,8 +371,9 @@ WITH source AS (
 ), blocker AS (
     SELECT id, trigger = 'backfill' OR catch_up AS is_made_up
     FROM schedules_schedulerun
-    WHERE tenant_id = %(tenant_id)s AND schedule_id = %(schedule_id)s AND status = 'running' AND exclusive
-      AND id <> %(invocation_id)s
+    -- Runs that began while overlap was allowed count as well; backfilled ones that run beside others do not.
+    WHERE tenant_id = %(tenant_id)s AND schedule_id = %(schedule_id)s AND status = 'running'
+      AND (exclusive OR trigger <> 'backfill') AND id <> %(invocation_id)s
     LIMIT 1
 ), situation AS (
     SELECT source.*,
@@ -439,7 +458,7 @@ SELECT claimed.id, claimed.tenant_id, claimed.install_id, claimed.schedule_id, c
        claimed.version_id, claimed.content_hash, claimed.endpoint_method, claimed.endpoint_path, claimed.payload,
        EXTRACT(EPOCH FROM clock_timestamp() - claimed.started_at) AS elapsed_seconds,
        EXTRACT(EPOCH FROM claimed.started_at - claimed.slot) AS lateness_seconds,
-       clock_timestamp() AS now, decision.status AS decision, decision.is_owed, decision.is_off, decision.is_dangling,
+       claimed.started_at, decision.status AS decision, decision.is_owed, decision.is_off, decision.is_dangling,
        decision.schedule_enabled,
        decision.cron, decision.timezone, decision.overlap_policy, decision.retry_max_attempts,
        decision.retry_first_delay_seconds, decision.retry_factor, decision.retry_longest_delay_seconds,

@@ -6,6 +6,7 @@ The receiver tells repeats by the message's id (https://github.com/standard-webh
 
 from __future__ import annotations
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -70,8 +71,8 @@ def _deliver(message: Notification) -> bool:
         error = _send(message)
         _mark(message, error)
     except Exception:
-        # The lease lets it be tried again; the others of the batch go on.
         log.exception("notification.bug", notification_id=str(message.id))
+        _mark(message, "An error of ours, see the log")
         return False
     finally:
         connection.close()
@@ -101,16 +102,25 @@ def _send_webhook(message: Notification) -> str:
     }
     try:
         target = egress.check(message.channel.target)
-        with httpx.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client:
-            response = client.send(
-                target.request(client, content=content.encode(), headers=headers), stream=True
-            )  # the answer's body is of no interest
-            response.close()
+        status = asyncio.run(_post(target, content.encode(), headers))
     except egress.AddressRefused as error:
         return f"The address is refused: {error}"
+    except TimeoutError:
+        return f"The receiver did not answer within {TIMEOUT_SECONDS:g} s"
     except (OSError, httpx.HTTPError) as error:
         return f"The receiver was not reached ({type(error).__name__})"
-    return "" if response.is_success else f"The receiver answered HTTP {response.status_code}"
+    return "" if 200 <= status < 300 else f"The receiver answered HTTP {status}"
+
+
+async def _post(target: egress.Target, content: bytes, headers: dict[str, str]) -> int:
+    """The HTTP status of one exchange, which as a whole ends in time, however slowly the other side speaks."""
+    async with (
+        asyncio.timeout(TIMEOUT_SECONDS),
+        httpx.AsyncClient(timeout=None, follow_redirects=False, trust_env=False) as client,  # noqa: S113 - bounded above
+    ):
+        response = await client.send(target.request(client, content=content, headers=headers), stream=True)
+        await response.aclose()  # its body is of no interest
+        return response.status_code
 
 
 def webhook_body(message: Notification) -> dict[str, object]:

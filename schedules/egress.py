@@ -16,6 +16,8 @@ import httpx
 from django.conf import settings
 
 MAX_URL_LENGTH: Final = 1024
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_FOR_PROTOCOLS: Final = (ipaddress.IPv6Network("2001::/23"), ipaddress.IPv6Network("2002::/16"))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -30,7 +32,7 @@ class Target:
     url: httpx.URL
     ip: str
 
-    def request(self, client: httpx.Client, *, content: bytes, headers: dict[str, str]) -> httpx.Request:
+    def request(self, client: httpx.AsyncClient, *, content: bytes, headers: dict[str, str]) -> httpx.Request:
         """A POST that goes to the checked IP address and is otherwise addressed to the name (TLS included)."""
         return client.build_request(
             "POST",
@@ -54,7 +56,10 @@ def check(text: str) -> Target:
     """Resolve a URL's name and check where it leads. Raises AddressRefused, OSError where the name is unknown."""
     url = _parse(text)
     port = url.port or _DEFAULT_PORTS[url.scheme]
-    found = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise AddressRefused("no host can have this name") from None
     addresses = [str(entry[4][0]) for entry in found]
     # All of them: whoever controls a name must not smuggle one in beside a harmless one.
     if not addresses or not all(_is_allowed(address) for address in addresses):
@@ -75,13 +80,23 @@ def _parse(text: str) -> httpx.URL:
         raise AddressRefused("write a URL that begins with https:// or http://")
     if parts.username or parts.password:
         raise AddressRefused("leave user name and password out of the URL")
-    try:
-        literal = ipaddress.ip_address(url.host)
-    except ValueError:
-        return url
-    if not _is_allowed(str(literal)):
+    literal = _literal(url.host)
+    if (literal is not None and not _is_allowed(literal)) or url.host.rstrip(".").endswith("localhost"):
         raise AddressRefused("it leads to a private, loopback or link-local address")
     return url
+
+
+def _literal(host: str) -> str | None:
+    """The IP address that a host spells, in any of the forms that a resolver would take; None where it is a name."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        # 127.1, 2130706433 and 0x7f.1 are 127.0.0.1 to inet_aton(3).
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
 
 
 def _is_allowed(address: str) -> bool:
@@ -90,4 +105,15 @@ def _is_allowed(address: str) -> bool:
     candidate = mapped or ip
     if any(candidate in network for network in settings.NOTIFICATION_ALLOWED_NETWORKS):
         return True
+    if isinstance(candidate, ipaddress.IPv6Address) and not _is_plain_unicast(candidate):
+        return False
     return candidate.is_global and not candidate.is_multicast
+
+
+def _is_plain_unicast(address: ipaddress.IPv6Address) -> bool:
+    """Whether it is an ordinary global address: none that carries an IPv4 address to wherever that leads.
+
+    Allocated are those of 2000::/3 (https://www.iana.org/assignments/ipv6-address-space); of these 2001::/23 and
+    2002::/16 are for protocols, Teredo and 6to4 among them. NAT64 and the like lie outside.
+    """
+    return address in _GLOBAL_UNICAST and not any(address in network for network in _FOR_PROTOCOLS)

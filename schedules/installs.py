@@ -99,6 +99,27 @@ def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor)
     return tenant
 
 
+def change_retention(
+    *,
+    tenant_id: UUID,
+    actor: audit.Actor,
+    keep_succeeded_days: int | None = None,
+    keep_other_days: int | None = None,
+) -> Tenant:
+    """Change for how many days a tenant's runs are kept; None leaves a member alone. A repeat changes nothing."""
+    with transaction.atomic():
+        tenant = Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first()
+        if tenant is None:
+            raise NotFound("Tenant not found")
+        before = {"keep_succeeded_days": tenant.keep_succeeded_days, "keep_other_days": tenant.keep_other_days}
+        given = {"keep_succeeded_days": keep_succeeded_days, "keep_other_days": keep_other_days}
+        after = before | {name: days for name, days in given.items() if days is not None}
+        if after != before:
+            Tenant.objects.filter(id=tenant_id).update(**after)
+            _record(actor, "tenant.retention_changed", "tenant", tenant_id, tenant_id, before=before, after=after)
+    return Tenant.objects.get(id=tenant_id)
+
+
 def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
     """Remove everything of a tenant, its mirrors included. A repeat is fine: there is nothing left to remove."""
     with transaction.atomic():

@@ -7,18 +7,19 @@ Runs that wait stand in one line for each schedule; who ends a run learns which 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
-from schedules import cron, notifications, policies
+from schedules import cron, metrics, notifications, policies
 from schedules.models import (
     UNFINISHED_STATUSES,
     CatchUpPolicy,
@@ -34,6 +35,7 @@ from workflows import names
 
 MAX_REASON_LENGTH: Final = 256
 SUPERSEDED_REASON: Final = "a newer slot took its place in line"
+MAX_SLOTS: Final = 500
 _INSERT_BATCH: Final = 1000
 _IS_BACKFILL: Final = ExpressionWrapper(Q(trigger=Trigger.BACKFILL), output_field=BooleanField())
 
@@ -51,6 +53,7 @@ class Ended:
     tenant_id: UUID
     install_id: UUID
     schedule_id: UUID
+    trigger: str
     status: str
     slot: datetime
     reason: str
@@ -80,27 +83,45 @@ def unclaimed_slots(schedules: Sequence[Schedule], *, until: datetime) -> dict[U
 
     One statement, however many schedules.
     """
-    return {schedule_id: found.unclaimed for schedule_id, found in _examine(schedules, until=until).items()}
+    found = _examine(schedules, until=until)
+    return {schedule_id: entry.unclaimed for schedule_id, entry in found.items() if entry.unclaimed}
 
 
 def settle(schedules: Sequence[Schedule], *, until: datetime, held: Mapping[UUID, str] | None = None) -> int:
     """Account for the schedules' slots up to ``until``; returns how many had to be given a run.
 
-    An unclaimed slot is queued, or ends as its schedule's catch-up policy says; one of a schedule in ``held`` (its id
-    and the reason) ends as missed. Call it inside a transaction that holds the rows' locks, with rows as they were at
-    the slots' times. Three statements where nobody is told of anything; a repeat finds nothing to do.
+    After a long outage only the oldest `MAX_SLOTS` of a schedule, so that a transaction stays short; its
+    ``accounted_until`` says how far it has come. An unclaimed slot is queued, or ends as its schedule's catch-up policy
+    says; one of a schedule in ``held`` (its id and the reason) ends as missed.
+
+    Call it inside a transaction that holds the rows' locks, with rows as they were at the slots' times. Three
+    statements where nobody is told of anything; a repeat finds nothing to do.
     """
     runs: list[ScheduleRun] = []
     found = _examine(schedules, until=until)
     for schedule in schedules:
+        reached = until
         if schedule.id in found:
-            planned = _plan(schedule, found[schedule.id], until=until, hold=(held or {}).get(schedule.id))
+            slots = found[schedule.id]
+            reached = slots.reach if slots.is_cut_off else until
+            planned = _plan(schedule, slots, until=until, hold=(held or {}).get(schedule.id))
             runs += [_run_of(schedule, slot) for slot in planned]
             _announce_missed(schedule, planned)
-        open_account(schedule, now=max(until, schedule.accounted_until))
+        open_account(schedule, now=max(reached, schedule.accounted_until))
     ScheduleRun.objects.bulk_create(runs, batch_size=_INSERT_BATCH, ignore_conflicts=True)
     _save_accounts(schedules)
+    for run in runs:
+        if run.status != RunStatus.QUEUED:
+            metrics.RUNS.labels(status=run.status, trigger=run.trigger).inc()
     return len(runs)
+
+
+def settle_completely(schedules: Sequence[Schedule], *, until: datetime) -> int:
+    """Like `settle`, until nothing is left: for a change that cannot wait for the sweep."""
+    settled = 0
+    while owing := [schedule for schedule in schedules if schedule.accounted_until < until]:
+        settled += settle(owing, until=until)
+    return settled
 
 
 def reopen_accounts(schedules: Sequence[Schedule], *, now: datetime) -> None:
@@ -140,11 +161,23 @@ def close_run(
         cursor.execute(_CLOSE, values)
         row = cursor.fetchone()
     if row is not None:
-        return Ended(tenant_id=tenant_id, **dict(zip(_ENDED_COLUMNS, row, strict=True)))
+        ended = Ended(tenant_id=tenant_id, **dict(zip(_ENDED_COLUMNS, row, strict=True)))
+        metrics.RUNS.labels(status=ended.status, trigger=ended.trigger).inc()
+        return ended
     run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id).defer("payload").first()
     if run is None:
         return None
-    return Ended(run.id, tenant_id, run.install_id, run.schedule_id, run.status, run.slot, run.reason, run.error)
+    return Ended(
+        run_id=run.id,
+        tenant_id=tenant_id,
+        install_id=run.install_id,
+        schedule_id=run.schedule_id,
+        trigger=run.trigger,
+        status=run.status,
+        slot=run.slot,
+        reason=run.reason,
+        error=run.error,
+    )
 
 
 def next_in_line(*, tenant_id: UUID, schedule_id: UUID) -> ScheduleRun | None:
@@ -162,15 +195,21 @@ def supersede_waiting(*, tenant_id: UUID, schedule_id: UUID, by: UUID, slot: dat
 
     Those that make up for an outage and those asked for by hand keep their place.
     """
-    waiting = ScheduleRun.objects.filter(
-        tenant_id=tenant_id,
-        schedule_id=schedule_id,
-        status=RunStatus.QUEUED,
-        trigger=Trigger.SCHEDULE,
-        catch_up=False,
-        slot__lt=slot,
+    count = _regular_in_line(tenant_id=tenant_id, schedule_id=schedule_id, slot__lt=slot).update(
+        status=RunStatus.SUPERSEDED, reason=SUPERSEDED_REASON, blocked_by=by, finished_at=Now()
     )
-    return waiting.update(status=RunStatus.SUPERSEDED, reason=SUPERSEDED_REASON, blocked_by=by, finished_at=Now())
+    metrics.RUNS.labels(status=RunStatus.SUPERSEDED, trigger=Trigger.SCHEDULE).inc(count)
+    return count
+
+
+def is_superseded(*, tenant_id: UUID, schedule_id: UUID, slot: datetime) -> bool:
+    """Whether a newer slot waits in the line already."""
+    return _regular_in_line(tenant_id=tenant_id, schedule_id=schedule_id, slot__gt=slot).exists()
+
+
+def _regular_in_line(**conditions: Any) -> QuerySet[ScheduleRun]:
+    """Slots of today that wait; neither made up for nor asked for by hand."""
+    return ScheduleRun.objects.filter(status=RunStatus.QUEUED, trigger=Trigger.SCHEDULE, catch_up=False, **conditions)
 
 
 def cancel_waiting(*, tenant_id: UUID, schedule_ids: Iterable[UUID], reason: str) -> int:
@@ -183,8 +222,12 @@ def cancel_waiting(*, tenant_id: UUID, schedule_ids: Iterable[UUID], reason: str
 
 @dataclass(slots=True)
 class _Found:
-    unclaimed: list[datetime] = field(default_factory=list)
-    newest_claimed: datetime | None = None
+    """A schedule's due slots: those without a run, the newest with one, and how far was looked."""
+
+    unclaimed: list[datetime]
+    newest_claimed: datetime | None
+    reach: datetime
+    is_cut_off: bool
 
 
 def _examine(schedules: Sequence[Schedule], *, until: datetime) -> dict[UUID, _Found]:
@@ -204,13 +247,13 @@ def _examine(schedules: Sequence[Schedule], *, until: datetime) -> dict[UUID, _F
         cursor.execute(_CLAIMED_SLOTS, values)
         for schedule_id, slot in cursor.fetchall():
             claimed[schedule_id].add(slot)
-    found = {
-        schedule_id: _Found(
-            [slot for slot in slots if slot not in claimed[schedule_id]], max(claimed[schedule_id], default=None)
-        )
-        for schedule_id, (_, slots) in due.items()
-    }
-    return {schedule_id: entry for schedule_id, entry in found.items() if entry.unclaimed}
+    found = {}
+    for schedule_id, (_, slots) in due.items():
+        is_cut_off = len(slots) > MAX_SLOTS + policies.MAX_CAUGHT_UP
+        looked_at = slots[:MAX_SLOTS] if is_cut_off else slots
+        unclaimed = [slot for slot in looked_at if slot not in claimed[schedule_id]]
+        found[schedule_id] = _Found(unclaimed, max(claimed[schedule_id], default=None), looked_at[-1], is_cut_off)
+    return {schedule_id: entry for schedule_id, entry in found.items() if entry.unclaimed or entry.is_cut_off}
 
 
 def _due_slots(schedule: Schedule, *, until: datetime) -> list[datetime]:
@@ -218,7 +261,8 @@ def _due_slots(schedule: Schedule, *, until: datetime) -> list[datetime]:
         return []
     expression, zone = cron.parse(schedule.cron), cron.parse_zone(schedule.timezone)
     found = cron.slots_after(expression, zone, after=schedule.accounted_until, until=until)
-    return list(found)
+    # Enough to know of each that is settled now whether a hundred newer ones follow.
+    return list(itertools.islice(found, MAX_SLOTS + policies.MAX_CAUGHT_UP + 1))
 
 
 def _next_slot(schedule: Schedule, *, after: datetime) -> datetime | None:
@@ -228,6 +272,8 @@ def _next_slot(schedule: Schedule, *, after: datetime) -> datetime | None:
 def _plan(schedule: Schedule, found: _Found, *, until: datetime, hold: str | None) -> list[policies.PlannedSlot]:
     if hold is not None:
         return [policies.PlannedSlot(slot, RunStatus.MISSED, hold) for slot in found.unclaimed]
+    if found.is_cut_off:
+        return policies.plan_overtaken(found.unclaimed, policy=CatchUpPolicy(schedule.catch_up_policy))
     return policies.plan_catch_up(
         found.unclaimed,
         policy=CatchUpPolicy(schedule.catch_up_policy),
@@ -321,7 +367,8 @@ before AS (
       AND ended.finished_at IS NOT NULL AND ended.started_at IS NOT NULL
     RETURNING s.consecutive_failures AS failures
 )
-SELECT ended.id AS run_id, ended.install_id, ended.schedule_id, ended.status, ended.slot, ended.reason, ended.error,
+SELECT ended.id AS run_id, ended.install_id, ended.schedule_id, ended.trigger, ended.status, ended.slot,
+       ended.reason, ended.error,
        (SELECT failures FROM before) AS failures_before,
        (SELECT failures FROM noted) AS failures,
        ended.finished_at IS NOT NULL AND EXISTS (
@@ -335,6 +382,7 @@ _ENDED_COLUMNS: Final = (
     "run_id",
     "install_id",
     "schedule_id",
+    "trigger",
     "status",
     "slot",
     "reason",
@@ -350,9 +398,19 @@ WITH closed AS (
     SET status = %(status)s,
         reason = CASE WHEN cancel_reason <> '' AND %(status)s = 'cancelled' THEN cancel_reason ELSE %(reason)s END,
         error = CASE WHEN %(status)s = 'cancelled' OR error <> '' THEN error ELSE %(reason)s END,
+        -- An attempt that was under way is one that somebody looks for: it reached the runner.
+        attempt_log = CASE
+            WHEN status = 'running' AND jsonb_array_length(attempt_log) < attempts
+            THEN attempt_log || jsonb_build_array(
+                jsonb_build_object('attempt', attempts, 'outcome', 'aborted', 'started_at', NULL,
+                                   'finished_at', clock_timestamp(), 'http_status', NULL, 'envelope_status', NULL,
+                                   'error', 'its outcome is not known'))
+            ELSE attempt_log
+        END,
         finished_at = clock_timestamp()
     WHERE tenant_id = %(tenant_id)s AND id = %(run_id)s AND status = ANY(%(from)s)
-    RETURNING id, tenant_id, install_id, schedule_id, status, slot, reason, error, started_at, finished_at
+    RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error,
+              started_at, finished_at
 ), added AS (
     INSERT INTO schedules_schedulerun (
         id, tenant_id, install_id, schedule_id, trigger, slot, status, reason, version_name, content_hash,
@@ -362,7 +420,8 @@ WITH closed AS (
            %(slot)s::timestamptz, %(status)s, %(reason)s, '', '', '', '', '', '', '', '', clock_timestamp()
     WHERE %(insert)s
     ON CONFLICT DO NOTHING
-    RETURNING id, tenant_id, install_id, schedule_id, status, slot, reason, error, started_at, finished_at
+    RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error,
+              started_at, finished_at
 ), ended AS (
     SELECT * FROM closed UNION ALL SELECT * FROM added
 ), {FOLLOW_UP}"""  # noqa: S608 - both parts are constants

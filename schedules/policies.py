@@ -60,7 +60,7 @@ def problem_with(member: str, value: Any, *, platform_timeout_ms: int) -> str:
     """
     if member in _CHOICES:
         words = _CHOICES[member].values
-        return "" if value in words else f"choose one of {', '.join(words)}"
+        return "" if value in words else f"{member} must be one of {', '.join(words)}"
     allowed = _RANGES[member]
     if value is None and allowed.nullable:
         return ""
@@ -69,7 +69,7 @@ def problem_with(member: str, value: Any, *, platform_timeout_ms: int) -> str:
         highest = max(allowed.lowest, platform_timeout_ms // 1000)
     # The comparison is false for what is not a number, too.
     fits = isinstance(value, int | float) and allowed.lowest <= value <= highest
-    return "" if fits else f"must be {allowed.lowest:g} to {highest:g}"
+    return "" if fits else f"{member} must be {allowed.lowest:g} to {highest:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,14 @@ def plan_catch_up(
             return [*superseded, *fresh]
         return [*superseded, PlannedSlot(newest, RunStatus.QUEUED, catch_up=not fresh)]
     return [*(PlannedSlot(slot, RunStatus.MISSED, LATE_REASON) for slot in late), *fresh]
+
+
+def plan_overtaken(unclaimed: Sequence[datetime], *, policy: CatchUpPolicy) -> list[PlannedSlot]:
+    """What becomes of slots of a long outage that are followed by more newer ones than are ever made up for."""
+    if policy == CatchUpPolicy.LATEST:
+        return [PlannedSlot(slot, RunStatus.SUPERSEDED, NEWER_REASON) for slot in sorted(unclaimed)]
+    reason = BEYOND_REASON if policy == CatchUpPolicy.ALL else LATE_REASON
+    return [PlannedSlot(slot, RunStatus.MISSED, reason) for slot in sorted(unclaimed)]
 
 
 def pause_threshold(explicit: int | None, expression: cron.Expression) -> int:

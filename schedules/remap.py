@@ -50,7 +50,11 @@ def apply_version(*, install: ExtensionInstall, version: ExtensionVersion) -> No
     RemapFailed and changes nothing where a schedule's endpoint is missing. Needs no call to Temporal: mirrors carry
     ids only.
     """
-    rows = Schedule.objects.filter(tenant_id=install.tenant_id, install=install).order_by("id").select_for_update()
+    rows = (
+        Schedule.objects.filter(tenant_id=install.tenant_id, install=install)
+        .order_by("id")
+        .select_for_update(no_key=True)
+    )
     plan = plan_remap(
         schedules=[ScheduledEndpoint(row.id, row.endpoint_method, row.endpoint_path) for row in rows],
         endpoints=ApiEndpoint.objects.filter(version=version),

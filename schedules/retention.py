@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from schedules.models import RunCountProgress, Tenant
 
-# Statements end within a minute (the server's statement_timeout), so what has not shown up after two never will.
+# Not younger than this, to count in few steps; see `_SAFE_MARK` for what makes it safe.
 SETTLED_AFTER: Final = timedelta(minutes=2)
 BATCH: Final = 5000
 KEEP_NOTIFICATIONS: Final = timedelta(days=30)
@@ -28,9 +28,8 @@ def count_finished() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_FIRST_MARK)
         progress = RunCountProgress.objects.select_for_update().get(id=1)
-        cursor.execute("SELECT statement_timestamp()")
-        (now,) = cursor.fetchone()
-        until = now - SETTLED_AFTER
+        cursor.execute(_SAFE_MARK, {"settled_after": cast("Any", SETTLED_AFTER)})
+        (until,) = cursor.fetchone()
         if until <= progress.until:
             return 0
         # The marks are given as values, by which the planner can tell how few runs lie between them.
@@ -52,18 +51,21 @@ def purge(*, batch_size: int = BATCH) -> int:
         deleted += _purge(tenant_id, succeeded=True, keep=timedelta(days=days), batch_size=batch_size)
     for tenant_id, days in Tenant.objects.values_list("id", "keep_other_days"):
         deleted += _purge(tenant_id, succeeded=False, keep=timedelta(days=days), batch_size=batch_size)
-    with connection.cursor() as cursor:
-        cursor.execute(_PURGE_NOTIFICATIONS, {"keep": cast("Any", KEEP_NOTIFICATIONS)})
+    _repeat(_PURGE_NOTIFICATIONS, {"keep": KEEP_NOTIFICATIONS}, batch_size=batch_size)
     return deleted
 
 
 def _purge(tenant_id: UUID, *, succeeded: bool, keep: timedelta, batch_size: int) -> int:
+    statement = _PURGE_SUCCEEDED if succeeded else _PURGE_OTHERS
+    return _repeat(statement, {"tenant_id": tenant_id, "keep": keep}, batch_size=batch_size)
+
+
+def _repeat(statement: str, values: dict[str, Any], *, batch_size: int) -> int:
+    """Run a deletion batch by batch until one is not full; returns how many rows went."""
     deleted = 0
     while True:
         with connection.cursor() as cursor:
-            statement = _PURGE_SUCCEEDED if succeeded else _PURGE_OTHERS
-            values: dict[str, Any] = {"tenant_id": tenant_id, "keep": keep, "batch": batch_size}
-            cursor.execute(statement, values)
+            cursor.execute(statement, values | {"batch": batch_size})
             found = int(cursor.rowcount)
         deleted += found
         if found < batch_size:
@@ -73,6 +75,14 @@ def _purge(tenant_id: UUID, *, succeeded: bool, keep: timedelta, batch_size: int
 _FIRST_MARK: Final = """
 INSERT INTO schedules_runcountprogress (id, until)
 VALUES (1, 'epoch'::timestamptz) ON CONFLICT DO NOTHING
+"""
+
+# A run's end is never earlier than the beginning of the transaction that writes it. So no open transaction can still
+# bring in a run that ended before it began.
+_SAFE_MARK: Final = """
+SELECT LEAST(statement_timestamp() - %(settled_after)s, min(xact_start))
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 
 _COUNT: Final = """
@@ -115,5 +125,9 @@ DELETE FROM schedules_schedulerun WHERE id IN (
 """
 
 _PURGE_NOTIFICATIONS: Final = """
-DELETE FROM schedules_notification WHERE next_attempt_at IS NULL AND created_at < statement_timestamp() - %(keep)s
+DELETE FROM schedules_notification WHERE id IN (
+    SELECT id FROM schedules_notification
+    WHERE next_attempt_at IS NULL AND created_at < statement_timestamp() - %(keep)s
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
 """

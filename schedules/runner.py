@@ -264,7 +264,7 @@ def read_answer(*, http_status: int, headers: Mapping[str, str], body: bytes, no
         body=envelope.body,
         error="" if succeeded else _failure_text(status, envelope.error),
         retry_after_seconds=_first_retry_after(envelope.headers, headers, now=now) if retryable else None,
-        response_bytes=len(body),
+        response_bytes=len(envelope.body or b""),
         excerpt=read_excerpt(envelope.body or b""),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ from schedules.models import UNFINISHED_STATUSES, ExtensionInstall, RunStatus, S
 from workflows import names
 
 MAX_BACKFILL: Final = 500
+EARLIEST_SLOT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def replay_run(
             slot=Now(),
             status=RunStatus.QUEUED,
             payload=past.payload,
-            payload_given=past.started_at is not None,
+            payload_given=past.payload_given or past.started_at is not None,
             replay_of=past.id,
             actor=actor.name[: audit.MAX_ACTOR_LENGTH],
         )
@@ -193,6 +194,8 @@ def request_backfill(
         slots = _past_slots(schedule, start=start, end=end)
         ids = [names.backfill_invocation_id(schedule_id=schedule_id, request_key=key, slot=slot) for slot in slots]
         existing = list(ScheduleRun.objects.filter(tenant_id=tenant_id, id__in=ids).order_by("slot"))
+        if existing and len(existing) < len(ids):
+            raise Conflict("This Idempotency-Key was used with another range")
         if existing:
             return existing
         _refuse_unrunnable(install, schedule)
@@ -230,6 +233,8 @@ def request_backfill(
 def _past_slots(schedule: Schedule, *, start: datetime, end: datetime) -> list[datetime]:
     if end > ledger.database_now():
         raise InvalidFields.from_fields({"end": "a backfill ends in the past"})
+    if start < EARLIEST_SLOT:
+        raise InvalidFields.from_fields({"start": f"it must not lie before {EARLIEST_SLOT:%Y}"})
     if start >= end:
         raise InvalidFields.from_fields({"start": "it must lie before the end"})
     slots: list[datetime] = []

@@ -10,6 +10,7 @@ import copy
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypedDict, cast
 from uuid import UUID
@@ -117,8 +118,9 @@ def update_schedule(
         schedule.revision += 1
         if any(after[member] != before[member] for member in _MIRRORED_MEMBERS):
             _touch_mirror(schedule)
-            _settle_up_to_now(former, install=install)
-            ledger.open_account(schedule, now=ledger.database_now())
+            now = ledger.database_now()
+            _settle(former, install=install, until=now)
+            ledger.open_account(schedule, now=now)
         if schedule.enabled and not was_enabled:
             schedule.consecutive_failures = 0
         schedule.updated_at = Now()
@@ -143,7 +145,9 @@ def pause_schedule(
         if not schedule.enabled:
             return None
         before = describe_schedule(schedule)
-        _settle_up_to_now(schedule, install=install)
+        now = ledger.database_now()
+        _settle(schedule, install=install, until=now)
+        ledger.open_account(schedule, now=now)
         schedule.enabled, schedule.disabled_reason = False, reason[:MAX_REASON_LENGTH]
         schedule.revision += 1
         _touch_mirror(schedule)
@@ -172,15 +176,15 @@ def settle_install(install: ExtensionInstall) -> None:
     schedules = list(rows.filter(enabled=True).defer("payload").order_by("id"))
     now = ledger.database_now()
     if install.is_enabled:
-        ledger.settle(schedules, until=now)
+        ledger.settle_completely(schedules, until=now)
     else:
         ledger.reopen_accounts(schedules, now=now)
 
 
-def _settle_up_to_now(schedule: Schedule, *, install: ExtensionInstall) -> None:
+def _settle(schedule: Schedule, *, install: ExtensionInstall, until: datetime) -> None:
     """Give the slots that were due until this change, by the rules before it, their runs."""
     if schedule.enabled and install.is_enabled:
-        ledger.settle([schedule], until=ledger.database_now())
+        ledger.settle_completely([schedule], until=until)
 
 
 def _touch_mirror(schedule: Schedule) -> None:
@@ -248,7 +252,7 @@ def delete_schedule(
         schedule = _lock_schedule(install, schedule_id)
         _refuse_stale(schedule, expected_revision)
         _record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
-        _settle_up_to_now(schedule, install=install)
+        _settle(schedule, install=install, until=ledger.database_now())
         remove_rows([schedule])
 
 
@@ -330,7 +334,8 @@ def _schedule_limit() -> int:
 
 def _lock_schedule(install: ExtensionInstall, schedule_id: UUID) -> Schedule:
     schedule = (
-        Schedule.objects.select_for_update()
+        # A claim goes on beside a change, with what was before it; only a deletion makes it wait.
+        Schedule.objects.select_for_update(no_key=True)
         .filter(tenant_id=install.tenant_id, install_id=install.id, id=schedule_id)
         .first()
     )

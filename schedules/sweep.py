@@ -38,6 +38,8 @@ MAX_STARTS: Final = 1000
 # A slot that has no run after this long was not delivered by the engine.
 SLOT_GRACE: Final = timedelta(seconds=60)
 LEDGER_BATCH: Final = 500
+# More slots than this are not written in one transaction.
+MAX_TOGETHER: Final = 1000
 HELD_REASON: Final = "an operator held the schedule in Temporal"
 
 
@@ -81,12 +83,12 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
 
 def _all_work() -> Iterator[Callable[[], PushOutcome]]:
     """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
-    for tenant_id, schedule_id in _unsynced():
-        yield partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
     for run in _startable():
         yield partial(convergence.start, run)
     for run in _running_for_a_while():
         yield partial(convergence.close_if_dead, run)
+    for tenant_id, schedule_id in _unsynced():
+        yield partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
 
 
 def _count_finished() -> PushOutcome:
@@ -101,14 +103,16 @@ def settle_due(*, deadline: float = float("inf")) -> int:
     """
     holds = _Holds()
     settled = 0
-    seen: set[UUID] = set()
+    stuck: set[UUID] = set()
     while time.monotonic() < deadline:
         until = ledger.database_now() - SLOT_GRACE
-        due = list(_owing(until).exclude(id__in=seen)[:LEDGER_BATCH])
+        due = list(_owing(until).exclude(id__in=stuck)[:LEDGER_BATCH])
         if not due:
             break
-        seen |= {schedule.id for schedule in due}
+        before = {schedule.id: schedule.accounted_until for schedule in due}
         settled += _settle(due, until=until, holds=holds)
+        now = dict(Schedule.objects.filter(id__in=before).values_list("id", "accounted_until"))
+        stuck |= {schedule_id for schedule_id, moment in before.items() if now.get(schedule_id, moment) <= moment}
     return settled
 
 
@@ -125,6 +129,8 @@ def _settle(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
 
 def _settle_together(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
     unclaimed = ledger.unclaimed_slots(due, until=until)
+    if len(due) > 1 and sum(len(slots) for slots in unclaimed.values()) > MAX_TOGETHER:
+        return sum(_settle([schedule], until=until, holds=holds) for schedule in due)
     # Only a slot that nobody has claimed makes it worth asking whether an operator wants it so.
     answers = {schedule.id: holds.reason(schedule) for schedule in due if schedule.id in unclaimed}
     unknown = {schedule_id for schedule_id, reason in answers.items() if reason is None}
@@ -194,13 +200,19 @@ def _startable() -> list[ScheduleRun]:
 
 
 def _running_for_a_while() -> list[ScheduleRun]:
-    """Runs in flight for long enough that it is worth asking whether anybody still works on them, oldest first."""
+    """Runs in flight for long enough that it is worth asking whether anybody still works on them.
+
+    Where there are more than a pass can ask for, the passes take turns through all of them.
+    """
     rows = ScheduleRun.objects.filter(status=RunStatus.RUNNING, started_at__lt=Now() - DEATH_GRACE)
-    return list(rows.exclude(workflow_id="").defer("payload").order_by("started_at")[:MAX_LIFE_CHECKS])
+    ids = list(rows.exclude(workflow_id="").order_by("started_at").values_list("id", flat=True))
+    turns = max(1, -(-len(ids) // MAX_LIFE_CHECKS))
+    mine = ids[int(time.time() // 60) % turns :: turns]
+    return list(ScheduleRun.objects.filter(id__in=mine).defer("payload").order_by("started_at"))
 
 
 _STARTABLE: Final = """
-SELECT id FROM (
+SELECT id FROM (SELECT id FROM (
     SELECT DISTINCT ON (waiting.tenant_id, waiting.schedule_id) waiting.id, waiting.created_at
     FROM schedules_schedulerun waiting
     WHERE waiting.status = 'queued' AND waiting.exclusive
@@ -218,5 +230,7 @@ WHERE status = 'queued'
   AND ((NOT exclusive AND trigger = 'schedule')
        OR (created_at < statement_timestamp() - %(grace)s
            AND (NOT exclusive OR (waits = 0 AND trigger IN ('run_now', 'replay')))))
-LIMIT %(limit)s
+) AS startable
+-- Not the oldest first: some only wait for a worker, and they must not take the others' places in every pass.
+ORDER BY random() LIMIT %(limit)s
 """

@@ -45,7 +45,8 @@ DELIVERY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 5.0
 # A local activity keeps a workflow task open, which the engine gives up after ten seconds.
 IN_HAND_AFTER_SECONDS: Final = 2.5
-FORGET_AFTER_SECONDS: Final = 60.0
+# The engine offers a call in hand for ten seconds.
+ABANDON_AFTER_SECONDS: Final = 9.0
 # How long an answer that is known is kept in memory while the database cannot take it. Past that the engine repeats
 # the attempt under the same idempotency key, and the runner answers from memory.
 RECORD_PATIENCE_SECONDS: Final = 30.0
@@ -65,6 +66,8 @@ class Activities:
         self._retention_thread = ThreadPoolExecutor(1, thread_name_prefix="retention")
         self._delivery_thread = ThreadPoolExecutor(1, thread_name_prefix="notifications")
         self._may_have_messages = asyncio.Event()
+        # How many runs this process works on at once, whichever kind of activity they are in.
+        self._places = asyncio.Semaphore(settings.WORKER_MAX_CONCURRENT_RUNS)
         # Calls that outlived their local activity, by invocation id, until a regular one waits for them.
         self._in_hand: dict[str, asyncio.Task[AttemptResult]] = {}
         self._nothing_in_hand = asyncio.Event()
@@ -74,7 +77,10 @@ class Activities:
     @activity.defn(name=names.BEGIN_RUN)
     async def begin_run(self, request: AttemptRequest) -> AttemptResult:
         """Make a run's first attempt; a call that takes long stays in this process's hands, for `finish_run`."""
+        # Waiting for a free place counts as waiting in the engine's queue: nothing of the run has begun.
+        await self._places.acquire()
         call = asyncio.create_task(self._attempt(request))
+        call.add_done_callback(lambda _: self._places.release())
         try:
             await asyncio.wait({call}, timeout=IN_HAND_AFTER_SECONDS)
         except asyncio.CancelledError:
@@ -90,7 +96,7 @@ class Activities:
         """Wait for a call that this process has in hand."""
         call = self._in_hand.get(request.invocation_id)
         self._let_go(request.invocation_id)
-        if call is None:
+        if call is None or call.cancelled():
             raise ApplicationError("This process does not have the call in hand", type="NotInHand")
         try:
             async with _heartbeats():
@@ -106,7 +112,7 @@ class Activities:
         Raises a retryable error with the pause that the schedule's policy wants, while the run is not over.
         """
         # From the first moment on: an attempt that waits for the database is alive too.
-        async with _heartbeats():
+        async with _heartbeats(), self._places:
             result = await self._attempt(request)
         if result.retry_in_seconds is not None:
             raise ApplicationError(
@@ -125,9 +131,13 @@ class Activities:
     def _take_in_hand(self, invocation_id: str, call: asyncio.Task[AttemptResult]) -> None:
         self._in_hand[invocation_id] = call
         self._nothing_in_hand.clear()
-        # Where a run is cancelled at this very moment, nobody asks for its call.
-        forget = partial(asyncio.get_running_loop().call_later, FORGET_AFTER_SECONDS, self._let_go, invocation_id)
-        call.add_done_callback(lambda _: forget())
+        # Before the engine would give it to somebody else. Nobody asks, e.g., where the run is cancelled right now.
+        asyncio.get_running_loop().call_later(ABANDON_AFTER_SECONDS, self._abandon, invocation_id, call)
+
+    def _abandon(self, invocation_id: str, call: asyncio.Task[AttemptResult]) -> None:
+        if self._in_hand.get(invocation_id) is call:
+            call.cancel()
+            self._let_go(invocation_id)
 
     def _let_go(self, invocation_id: str) -> None:
         self._in_hand.pop(invocation_id, None)

@@ -37,6 +37,8 @@ RECONNECT_SECONDS: Final = 2.0
 DRAIN_SLACK: Final = timedelta(seconds=10)
 # How soon the engine offers a call in hand to the process that has it.
 HAND_OVER_SECONDS: Final = 5.0
+# For what is no run: closing one, convergence, retention.
+SPARE_ACTIVITIES: Final = 20
 DRAINED_EXIT_CODE: Final = 0
 FORCED_EXIT_CODE: Final = 130
 
@@ -94,7 +96,7 @@ async def _main() -> int:
     # Not the loop's own handlers: a second signal has to work while the loop is held up, too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    async with runner.make_client(max_connections=2 * settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
+    async with runner.make_client(max_connections=settings.WORKER_MAX_CONCURRENT_RUNS) as http_client:
         activities = Activities(client=http_client)
         notifications = asyncio.create_task(activities.deliver_notifications())
         while not stopping.is_set():
@@ -116,9 +118,11 @@ async def _main() -> int:
 
 async def _work(client: Client, activities: Activities, stopping: asyncio.Event) -> None:
     graceful = timedelta(milliseconds=settings.EXT_GATEWAY_TIMEOUT_MS) + DRAIN_SLACK
+    runs = int(settings.WORKER_MAX_CONCURRENT_RUNS)
     common: dict[str, Any] = {
         "interceptors": [_PrivateErrors()],
-        "max_concurrent_activities": settings.WORKER_MAX_CONCURRENT_RUNS,
+        # More than there are runs, as those that have their place must never wait behind those that wait for one.
+        "max_concurrent_activities": 2 * runs + SPARE_ACTIVITIES,
         # A cancel reaches an attempt with the answer to its heartbeat.
         "max_heartbeat_throttle_interval": timedelta(seconds=HEARTBEAT_SECONDS),
         "graceful_shutdown_timeout": graceful,
@@ -140,8 +144,8 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
         # run would cost more than the run itself.
         workflow_runner=UnsandboxedWorkflowRunner(),
         # A run's workflow task stays open while its first attempt is local.
-        max_concurrent_workflow_tasks=settings.WORKER_MAX_CONCURRENT_RUNS,
-        max_concurrent_local_activities=settings.WORKER_MAX_CONCURRENT_RUNS,
+        max_concurrent_workflow_tasks=runs + SPARE_ACTIVITIES,
+        max_concurrent_local_activities=runs,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
         **common,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -103,7 +104,12 @@ def _register(web_url: str) -> None:
     ]
     with httpx.Client(headers={"x-registry-auth": token}, timeout=30) as client:
         for path, body in calls:
-            client.put(f"{base}/{path}", json=body).raise_for_status()
+            answer = client.put(f"{base}/{path}", json=body)
+            if answer.status_code == 409:
+                # Kept data on which somebody has gone on working, e.g. with another version of the extension.
+                print(f"demo: {path} stays as it is: {answer.json()['message']}", file=sys.stderr, flush=True)
+                continue
+            answer.raise_for_status()
 
 
 def _create_admin() -> None:

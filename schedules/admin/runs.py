@@ -15,7 +15,7 @@ from unfold.decorators import display
 from schedules import runs, temporal
 from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
 from schedules.errors import SchedulingError
-from schedules.models import RunStatus, ScheduleRun
+from schedules.models import RunStatus, Schedule, ScheduleRun
 
 STATUS_COLOURS: dict[str, str] = {
     RunStatus.SUCCEEDED: "success",
@@ -26,6 +26,8 @@ STATUS_COLOURS: dict[str, str] = {
     RunStatus.SKIPPED_DISABLED: "warning",
     RunStatus.RUNNING: "info",
     RunStatus.QUEUED: "info",
+    RunStatus.CANCELLED: "warning",
+    RunStatus.SUPERSEDED: "warning",
 }
 
 
@@ -42,8 +44,11 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         "reason",
         "error",
         "response_text",
+        "schedule_link",
         "in_the_way",
         "repeats",
+        "catch_up",
+        "cancel_requested_at",
         "slot",
         "trigger",
         "actor",
@@ -59,6 +64,7 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         "payload",
         "response_bytes",
         "workflow",
+        "workflow_run_id",
         "created_at",
         "started_at",
         "finished_at",
@@ -95,6 +101,15 @@ class ScheduleRunAdmin(TenantScopedAdmin):
                 count += 1
         if count:
             messages.success(request, f"{count} run{'s' if count != 1 else ''} {done}")
+
+    @admin.display(description="schedule")
+    def schedule_link(self, run: ScheduleRun) -> str:
+        """The schedule, which may be gone by now."""
+        schedule = Schedule.objects.filter(tenant_id=run.tenant_id, id=run.schedule_id).first()
+        if schedule is None:
+            return f"{run.schedule_id} (deleted)"
+        address = reverse("admin:schedules_schedule_change", args=[schedule.id])
+        return format_html('<a href="{}">{}</a>', address, schedule)
 
     @admin.display(description="in its way")
     def in_the_way(self, run: ScheduleRun) -> str:

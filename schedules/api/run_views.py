@@ -28,7 +28,7 @@ class RunNowView(InstallView):
             idempotency_key=idempotency_key(request),
             payload_override=body.validated_data.get("payload"),
         )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
+        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class ScheduleRunsView(InstallView):
@@ -55,7 +55,7 @@ class RunView(InstallView):
             install_id=install.id,
             run_id=self.id_in_address("run_id", "Run"),
         )
-        return Response(serializers.render_run(run))
+        return Response(serializers.render_run(run, with_payload=True))
 
 
 class CancelRunView(InstallView):
@@ -70,7 +70,7 @@ class CancelRunView(InstallView):
             run_id=self.id_in_address("run_id", "Run"),
             actor=Caller(request).actor,
         )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
+        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class ReplayRunView(InstallView):
@@ -86,7 +86,7 @@ class ReplayRunView(InstallView):
             actor=Caller(request).actor,
             idempotency_key=idempotency_key(request),
         )
-        return Response(serializers.render_run(run), status=status.HTTP_202_ACCEPTED)
+        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class BackfillPreviewView(InstallView):

@@ -19,6 +19,7 @@ from schedules.models import (
     Role,
     Schedule,
     ScheduleRun,
+    Tenant,
 )
 
 
@@ -59,7 +60,10 @@ class NumberField(serializers.FloatField):
         """Refuse other types instead of converting them."""
         if isinstance(data, bool) or not isinstance(data, int | float):
             raise serializers.ValidationError("must be a number")
-        return super().to_internal_value(data)
+        try:
+            return super().to_internal_value(data)
+        except OverflowError:
+            raise serializers.ValidationError("must be a number of ordinary size") from None
 
 
 class MomentField(serializers.Field[datetime, str, str, Any]):
@@ -102,6 +106,8 @@ class ObjectField(StoredJSONField):
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses members it does not know: a misspelt one would otherwise be lost without a word."""
+
+    default_error_messages = {"invalid": "must be a JSON object", "null": "must be a JSON object"}
 
     def to_internal_value(self, data: Any) -> Any:
         """Check for unknown members before the known ones."""
@@ -160,6 +166,13 @@ class BackfillRequest(StrictSerializer):
     start = MomentField()
     end = MomentField()
     one_at_a_time = FlagField(required=False, default=True)
+
+
+class TenantChange(StrictSerializer):
+    """The settings that a tenant keeps itself."""
+
+    keep_succeeded_days = CountField(required=False, min_value=1, max_value=3650)
+    keep_other_days = CountField(required=False, min_value=1, max_value=3650)
 
 
 class StatsQuery(serializers.Serializer[Any]):
@@ -310,6 +323,17 @@ def render_preview(shown: preview.Preview) -> dict[str, Any]:
     }
 
 
+def render_tenant(tenant: Tenant) -> dict[str, Any]:
+    """A tenant and its settings."""
+    return {
+        "id": str(tenant.id),
+        "name": tenant.name,
+        "timezone": tenant.timezone,
+        "keep_succeeded_days": tenant.keep_succeeded_days,
+        "keep_other_days": tenant.keep_other_days,
+    }
+
+
 def render_channel(channel: NotificationChannel) -> dict[str, Any]:
     """A notification channel, without its secret."""
     return {
@@ -349,10 +373,13 @@ def render_stats(found: stats.Stats) -> dict[str, Any]:
     }
 
 
-def render_run(run: ScheduleRun) -> dict[str, Any]:
-    """A run as the admin API shows it."""
-    return {
+def render_run(run: ScheduleRun, *, with_payload: bool = False) -> dict[str, Any]:
+    """A run as the admin API shows it; what it sent only where it is shown alone."""
+    payload = {"payload": run.payload} if with_payload else {}
+    return payload | {
         "id": str(run.id),
+        "install_id": str(run.install_id),
+        "idempotency_key": f"{run.id}:{run.failed_envelopes}",
         "schedule_id": str(run.schedule_id),
         "status": run.status,
         "reason": run.reason or None,

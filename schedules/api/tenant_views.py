@@ -8,11 +8,39 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from schedules import api_keys, notifications
+from schedules import api_keys, installs, notifications, stats
 from schedules.api import serializers
 from schedules.api.authentication import Caller
 from schedules.api.base import TenantCallerView
-from schedules.models import ApiKey, NotificationChannel, Role
+from schedules.models import ApiKey, NotificationChannel, Role, Tenant
+
+
+class TenantSettingsView(TenantCallerView):
+    """The tenant and the settings that it keeps itself."""
+
+    def get(self, request: Request) -> Response:
+        """Show them."""
+        return Response(serializers.render_tenant(Tenant.objects.get(id=self.tenant(request))))
+
+    def patch(self, request: Request) -> Response:
+        """Change for how long runs are kept."""
+        tenant_id = self.tenant(request)
+        body = serializers.TenantChange(data=request.data)
+        body.is_valid(raise_exception=True)
+        tenant = installs.change_retention(tenant_id=tenant_id, actor=Caller(request).actor, **body.validated_data)
+        return Response(serializers.render_tenant(tenant))
+
+
+class TenantStatsView(TenantCallerView):
+    """Numbers of all the tenant's runs."""
+
+    def get(self, request: Request) -> Response:
+        """Show them."""
+        tenant_id = self.tenant(request)
+        wanted = serializers.StatsQuery(data=request.query_params)
+        wanted.is_valid(raise_exception=True)
+        found = stats.read_stats(tenant_id=tenant_id, days=wanted.validated_data["days"])
+        return Response(serializers.render_stats(found))
 
 
 class ChannelsView(TenantCallerView):

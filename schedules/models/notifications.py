@@ -66,6 +66,9 @@ class Notification(models.Model):
                 condition=Q(next_attempt_at__isnull=False),
                 name="notifications_to_deliver",
             ),
+            models.Index(
+                fields=("created_at",), condition=Q(next_attempt_at__isnull=True), name="notifications_to_forget"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import threading
+import time
 import uuid
 
 import pytest
@@ -96,6 +97,25 @@ def test_a_long_call_is_waited_for_by_the_process_that_made_it(world, start_work
     assert len(fake_runner.calls[world.path]) == 1
 
 
+def test_more_long_calls_than_places_are_each_made_once(world, start_worker, fake_runner):
+    gate = threading.Event()
+    fake_runner.script(world.path, hangs(gate))
+    worker = start_worker(WORKER_MAX_CONCURRENT_RUNS=2)
+    eventually(lambda: worker.says("worker.ready"))
+    runs = [world.run_now(world.create()) for _ in range(4)]
+    fake_runner.wait_for_calls(world.path, 2)
+    # Longer than the engine offers a call in hand to the process that has it.
+    handed_over = time.monotonic() + 13
+    eventually(lambda: time.monotonic() > handed_over)
+    assert len(fake_runner.calls[world.path]) == 2
+
+    gate.set()
+
+    assert {world.finished_run(run["id"], seconds=60)["status"] for run in runs} == {"succeeded"}
+    keys = [call.headers["x-idempotency-key"] for call in fake_runner.calls[world.path]]
+    assert len(keys) == len(set(keys)) == 4
+
+
 @pytest.mark.parametrize("phase", ["local", "in hand"])
 def test_a_cancel_aborts_the_call_in_every_phase(world, start_worker, fake_runner, temporal_server, phase):
     gate = threading.Event()
@@ -110,7 +130,9 @@ def test_a_cancel_aborts_the_call_in_every_phase(world, start_worker, fake_runne
 
     world.api("POST", f"runs/{run['id']}/cancel", expect=202)
 
-    assert world.finished_run(run["id"])["status"] == "cancelled"
+    ended = world.finished_run(run["id"])
+    assert ended["status"] == "cancelled"
+    assert [attempt["outcome"] for attempt in ended["attempt_log"]] == ["aborted"]
     gate.set()
     assert world.finished_run(world.run_now({"id": run["schedule_id"]})["id"])["status"] == "succeeded"
 

@@ -1,5 +1,6 @@
 """A schedule that fails too often is disabled, and whoever wants to know is told, by real mail and webhooks."""
 
+import contextlib
 import email
 import email.policy
 import ipaddress
@@ -29,17 +30,24 @@ SUCCESS = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_sta
 
 def run(world, schedule, answer):
     """One run of the schedule with this answer, as the worker would write it."""
-    taken = claims.claim(
+    return finish(take(world, schedule), answer)
+
+
+def finish(taken, answer):
+    now = datetime.now(UTC)
+    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
+
+
+def take(world, schedule):
+    return claims.claim(
         tenant_id=world.tenant_id,
         schedule_id=uuid.UUID(schedule["id"]),
         invocation_id=uuid.uuid4(),
         trigger="run_now",
         slot=datetime.now(UTC),
-        workflow_id="workflow",
+        workflow_id=f"workflow {uuid.uuid4()}",
         workflow_run_id="run",
     )
-    now = datetime.now(UTC)
-    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
 
 
 def test_failures_in_a_row_disable_the_schedule(world):
@@ -121,17 +129,33 @@ def test_a_streak_is_told_of_once_at_its_start_and_once_at_its_end(world):
     assert told[1].body["failed_runs_before"] == 2
 
 
+def test_a_recovery_is_told_of_where_runs_overlap(world):
+    schedule = world.create(overlap_policy="allow")
+    notifications.create_channel(
+        tenant_id=world.tenant_id, kind="email", target="ops@example.com", events=EVERYTHING, actor=ACTOR
+    )
+    first, second = take(world, schedule), take(world, schedule)
+    finish(first, FAILURE)
+    finish(second, SUCCESS)
+
+    told = Notification.objects.filter(tenant_id=world.tenant_id).order_by("created_at")
+    assert [message.event for message in told] == ["failure", "recovery"]
+
+
 class Receiver:
     """A webhook's receiver: answers as scripted and remembers what came."""
 
     def __init__(self):
-        self.statuses, self.received = [], []
+        self.statuses, self.received, self.trickle = [], [], None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.received.append((dict(self.headers.items()), body))
+                with contextlib.suppress(OSError):
+                    while receiver.trickle is not None and not receiver.trickle.wait(0.1):
+                        self.wfile.write(b"H")
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -210,6 +234,20 @@ def test_a_message_that_nobody_takes_is_given_up_after_days(world, receiver):
 
     message = Notification.objects.get(channel=channel)
     assert (message.attempts, message.next_attempt_at, message.delivered_at) == (10, None, None)
+
+
+def test_a_receiver_that_speaks_too_slowly_holds_nobody_up(world, receiver, monkeypatch):
+    monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.5)
+    receiver.trickle = threading.Event()
+    channel = webhook(world, receiver)
+    run(world, world.create(), FAILURE)
+
+    try:
+        delivery.deliver_due()
+    finally:
+        receiver.trickle.set()
+
+    assert Notification.objects.get(channel=channel).last_error == "The receiver did not answer within 0.5 s"
 
 
 def test_a_webhook_that_leads_inside_is_never_called(world, receiver, settings):

@@ -4,6 +4,7 @@ import json
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -238,3 +239,74 @@ def test_an_error_text_never_breaks_the_record(world):
     assert record(claim(world, schedule["id"]), answer).status == "failed"
     assert Schedule.objects.get(id=schedule["id"]).last_error == "x" * 1024
     assert json.dumps(world.api("GET", f"schedules/{schedule['id']}"))
+
+
+def test_a_claim_during_an_upgrade_goes_by_what_was_before_it_and_waits_for_nothing(world, database_url):
+    schedule = world.create()
+    world.publish("2.0.0", content_hash="b" * 64)
+    with psycopg.connect(database_url) as upgrade:
+        upgrade.execute("SELECT id FROM schedules_extensioninstall WHERE id = %s FOR UPDATE", [world.install_id])
+        upgrade.execute("SELECT id FROM schedules_schedule WHERE id = %s FOR NO KEY UPDATE", [schedule["id"]])
+        upgrade.execute(
+            "UPDATE schedules_schedule SET endpoint_id = e.id FROM schedules_apiendpoint e "
+            "JOIN schedules_extensionversion v ON v.id = e.version_id "
+            "WHERE schedules_schedule.id = %s AND v.version = '2.0.0' AND v.extension_id = %s AND e.path = %s",
+            [schedule["id"], world.registry_id, world.path],
+        )
+        upgrade.execute(
+            "UPDATE schedules_extensioninstall SET version_id = (SELECT id FROM schedules_extensionversion "
+            "WHERE version = '2.0.0' AND extension_id = %s) WHERE id = %s",
+            [world.registry_id, world.install_id],
+        )
+        before = claim(world, schedule["id"])
+        upgrade.commit()
+    record(before)
+
+    after = claim(world, schedule["id"])
+
+    assert before.invocation.content_hash == "a" * 64
+    assert after.invocation.content_hash == "b" * 64
+    assert Schedule.objects.get(id=schedule["id"]).enabled
+
+
+def attempt_earlier(world, schedule, *, started, answer):
+    """A run that started some time ago, failed once, and is up for its next attempt."""
+    invocation_id = uuid.uuid4()
+    record(claim(world, schedule["id"], invocation_id=invocation_id), answer)
+    ScheduleRun.objects.filter(id=invocation_id).update(started_at=datetime.now(UTC) - started)
+    return claim(world, schedule["id"], invocation_id=invocation_id)
+
+
+BUSY = Answer(outcome=AttemptOutcome.FAILED, retryable=True, http_status=200, envelope_status=503)
+
+
+def test_no_attempt_begins_after_the_deadline(world):
+    schedule = world.create(run_deadline_seconds=600)
+
+    late = attempt_earlier(world, schedule, started=timedelta(minutes=11), answer=BUSY)
+
+    assert (late.status, late.invocation) == ("failed", None)
+    assert "deadline" in late.reason
+
+
+def test_no_attempt_begins_after_the_next_slot(world):
+    frequent, allowed = world.create(cron="*/5 * * * *"), world.create(cron="*/5 * * * *", overlap_policy="allow")
+
+    assert attempt_earlier(world, frequent, started=timedelta(minutes=6), answer=BUSY).status == "failed"
+    assert attempt_earlier(world, allowed, started=timedelta(minutes=6), answer=BUSY).invocation is not None
+
+
+def test_an_attempt_whose_outcome_nobody_knows_is_repeated_whenever(world):
+    schedule, invocation_id = world.create(), uuid.uuid4()
+    claim(world, schedule["id"], invocation_id=invocation_id)
+    ScheduleRun.objects.filter(id=invocation_id).update(started_at=datetime.now(UTC) - timedelta(hours=3))
+
+    assert claim(world, schedule["id"], invocation_id=invocation_id).invocation.attempt == 2
+
+
+def test_runs_that_began_while_overlap_was_allowed_keep_later_ones_out(world):
+    schedule = world.create(overlap_policy="allow")
+    claim(world, schedule["id"])
+    world.api("PATCH", f"schedules/{schedule['id']}", {"overlap_policy": "skip"}, expect=200)
+
+    assert claim(world, schedule["id"]).status == "skipped_overlap"

@@ -5,9 +5,10 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import transaction
 
 from scheduler_project import embedded
-from schedules import claims, cron, sweep
+from schedules import claims, cron, ledger, sweep
 from schedules.models import Schedule, ScheduleRun
 from tests.support.waiting import eventually
 from workflows import names
@@ -208,3 +209,23 @@ def test_two_workflows_of_one_slot_run_it_once(world):
 
     assert (second.status, second.invocation) == ("running", None)
     assert ScheduleRun.objects.get(id=first.invocation.invocation_id).attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("none", {"missed"}), ("latest", {"superseded"}), ("all", {"missed", "queued"})]
+)
+def test_a_long_outage_is_accounted_for_in_short_transactions(world, policy, expected):
+    since = ago(days=3)
+    schedule = neglected(world, since=since, catch_up_policy=policy)
+    row = Schedule.objects.get(id=schedule["id"])
+    with transaction.atomic():
+        assert ledger.settle([row], until=datetime.now(UTC)) == ledger.MAX_SLOTS
+    assert row.accounted_until < ago(days=1)
+
+    sweep.settle_due()
+
+    runs = world.runs(schedule)
+    assert [run.slot for run in runs] == due(since, Schedule.objects.get(id=schedule["id"]).accounted_until)
+    assert {run.status for run in runs[:-1]} == expected
+    assert len([run for run in runs[:-1] if run.catch_up]) in {"none": {0}, "latest": {0}, "all": {99, 100}}[policy]
+    assert runs[-1].status in {"none": {"missed", "queued"}}.get(policy, {"queued"})

@@ -4,6 +4,7 @@ import itertools
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -144,3 +145,41 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_schedules(wor
         past_run(world, world.create(sync=False))
 
     assert statements() == few
+
+
+def test_a_run_that_is_written_by_a_long_transaction_is_counted_all_the_same(world, database_url):
+    schedule = world.create()
+    row = past_run(world, schedule)
+    retention.count_finished()
+    values = {field.column: field.value_from_object(row) for field in row._meta.concrete_fields}
+    values |= {"id": uuid.uuid4(), "slot": row.slot - timedelta(hours=1), "attempt_log": "[]", "payload": None}
+    with psycopg.connect(database_url) as slow:
+        slow.execute("SELECT 1")
+        # Whatever ends in there has ended after this moment, and shows up later than the next count.
+        since = slow.execute("SELECT xact_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()[0]
+        slow.execute(
+            f"INSERT INTO schedules_schedulerun ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})",
+            list((values | {"finished_at": since + timedelta(microseconds=1)}).values()),
+        )
+        retention.SETTLED_AFTER, kept = timedelta(0), retention.SETTLED_AFTER
+        try:
+            retention.count_finished()
+            slow.commit()
+            retention.count_finished()
+        finally:
+            retention.SETTLED_AFTER = kept
+
+    assert counts(world, schedule_id=schedule["id"]) == {"succeeded": 2}
+
+
+def test_a_tenant_says_how_long_its_runs_are_kept(world):
+    assert world.tenant_api("GET", "tenant", expect=200)["keep_succeeded_days"] == 30
+
+    changed = world.tenant_api("PATCH", "tenant", {"keep_succeeded_days": 7, "keep_other_days": 400}, expect=200)
+
+    assert (changed["keep_succeeded_days"], changed["keep_other_days"]) == (7, 400)
+    for wrong in ({"keep_succeeded_days": 0}, {"keep_other_days": "7"}, {"name": "Mine"}):
+        world.tenant_api("PATCH", "tenant", wrong, expect=400)
+    world.tenant_api("PATCH", "tenant", {"keep_other_days": 1}, role="viewer", expect=403)
+    past_run(world, world.create())
+    assert world.tenant_api("GET", "stats", expect=200)["runs_by_status"]["succeeded"] == 1

@@ -69,7 +69,8 @@ def test_cancel_running_aborts_the_older_one_and_then_runs(world, worker, fake_r
     second = world.finished_run(world.run_now(schedule)["id"])
 
     first = world.api("GET", f"runs/{first['id']}")
-    assert (first["status"], first["reason"]) == ("cancelled", "a newer slot took its place")
+    assert (first["status"], first["reason"]) == ("cancelled", "a newer run took its place")
+    assert first["blocked_by"] == second["id"]
     assert second["status"] == "succeeded"
     assert second["started_at"] >= first["finished_at"]
 
@@ -116,3 +117,14 @@ def test_a_run_by_hand_keeps_its_place_in_line(world, settings):
     )
     waiting = ledger.next_in_line(tenant_id=world.tenant_id, schedule_id=uuid.UUID(schedule["id"]))
     assert str(waiting.id) == by_hand["id"]
+
+
+def test_an_older_slot_that_comes_late_does_not_join_behind_a_newer_one(world):
+    schedule = world.create(cron="*/5 * * * *", overlap_policy="queue")
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    first, older, newer = [now + timedelta(minutes=5 * number - now.minute % 5) for number in (1, 2, 3)]
+
+    assert claim_slot(world, schedule, first).status == "running"
+    assert claim_slot(world, schedule, newer).status == "queued"
+    assert claim_slot(world, schedule, older).status == "superseded"
+    assert [run.status for run in world.runs(schedule)] == ["running", "superseded", "queued"]

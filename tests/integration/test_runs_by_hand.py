@@ -170,6 +170,7 @@ def test_a_run_by_hand_waits_for_a_backfilled_one_instead_of_being_skipped(world
         ({"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
         ({"start": "2026-01-01T00:01:00Z", "end": "2026-01-01T00:02:00Z"}, "start"),
         ({"start": "2025-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "end"),
+        ({"start": "0001-01-01T00:00:00Z", "end": "0001-02-01T00:00:00Z"}, "start"),
         ({"start": "yesterday", "end": "2026-01-01T00:00:00Z"}, "start"),
         ({"start": "2026-01-01T00:00:00Z"}, "end"),
     ],
@@ -189,3 +190,25 @@ def test_the_same_key_with_another_payload_is_a_conflict(world):
 
     world.run_now(schedule, body={"payload": {"a": 2}}, idempotency_key="k", expect=409)
     world.run_now(schedule, idempotency_key="k", expect=409)
+
+
+def test_replay_keeps_a_payload_that_was_given_and_never_sent(world, worker, fake_runner, gate):
+    first = in_flight(world, fake_runner, gate)
+    skipped = world.finished_run(world.run_now({"id": first["schedule_id"]}, body={"payload": {"mine": 1}})["id"])
+    assert skipped["status"] == "skipped_overlap"
+    gate.set()
+    world.finished_run(first["id"])
+
+    world.finished_run(world.api("POST", f"runs/{skipped['id']}/replay", {}, expect=202)["id"])
+
+    assert fake_runner.calls[world.path][-1].payload == {"mine": 1}
+
+
+def test_a_backfill_key_stands_for_one_range(world):
+    schedule = world.create(cron="*/15 * * * *", timezone="UTC")
+    address = f"schedules/{schedule['id']}/backfill"
+    world.api("POST", address, last_hour(), expect=202, idempotency_key="b")
+
+    answer = world.api("POST", address, last_hour(hours=2), expect=409, idempotency_key="b")
+
+    assert "another range" in answer["message"]
