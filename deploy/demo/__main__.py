@@ -115,6 +115,7 @@ def _run_processes(environment: dict[str, str], *, port: int) -> int:
             "warning",
         ],
     )
+    environment.setdefault("WORKER_METRICS_PORT", str(embedded.free_port()))
     add("worker", [python, "-m", "worker"])
     add("demo", [python, "-m", "deploy.demo.guide"])
     try:

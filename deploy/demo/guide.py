@@ -217,6 +217,7 @@ def _print(facts: dict[str, Any], run: dict[str, Any] | None) -> None:
         f"  Temporal UI     {facts['temporal_ui_url'] or 'that of your own server'}",
         f"  Temporal        {facts['temporal_address']}",
         f"  API key         {facts['api_key']}",
+        f"  Metrics         {facts['web_url']}/metrics and http://127.0.0.1:{os.environ['WORKER_METRICS_PORT']}/metrics",
         f"  Everything      {DEMO_FILE.relative_to(embedded.PROJECT_ROOT)}",
     ]
     if run is not None:

@@ -100,7 +100,7 @@ def test_a_long_call_is_waited_for_by_the_process_that_made_it(world, start_work
 def test_more_long_calls_than_places_are_each_made_once(world, start_worker, fake_runner):
     gate = threading.Event()
     fake_runner.script(world.path, hangs(gate))
-    worker = start_worker(WORKER_MAX_CONCURRENT_RUNS=2)
+    worker = start_worker(WORKER_MAX_CONCURRENT_RUNS="2")
     eventually(lambda: worker.says("worker.ready"))
     runs = [world.run_now(world.create()) for _ in range(4)]
     fake_runner.wait_for_calls(world.path, 2)

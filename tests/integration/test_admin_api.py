@@ -228,15 +228,10 @@ def test_a_key_ends_when_it_is_revoked_or_expires(world):
     key, text = api_keys.create_key(tenant_id=world.tenant_id, name="k", role=Role.VIEWER, actor=ACTOR)
     world.api("GET", "schedules", key=text, expect=200)
     assert ApiKey.objects.get(id=key.id).last_used_at is not None
-    api_keys.revoke_key(key=key, actor=ACTOR)
+    api_keys.revoke_key(tenant_id=world.tenant_id, key_id=key.id, actor=ACTOR)
     world.api("GET", "schedules", key=text, expect=401)
-    _, expired = api_keys.create_key(
-        tenant_id=world.tenant_id,
-        name="k",
-        role=Role.VIEWER,
-        actor=ACTOR,
-        expires_at=datetime.now(UTC) - timedelta(seconds=1),
-    )
+    row, expired = api_keys.create_key(tenant_id=world.tenant_id, name="k", role=Role.VIEWER, actor=ACTOR)
+    ApiKey.objects.filter(id=row.id).update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     world.api("GET", "schedules", key=expired, expect=401)
 
 

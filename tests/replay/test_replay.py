@@ -11,19 +11,24 @@ import os
 import re
 import socket
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
+from tests.support import processes
 from tests.support.fake_runner import answers, hangs
+from tests.support.waiting import eventually
 from workflows import names
 from workflows.converge_mirrors import ConvergeMirrors
 from workflows.payloads import RunRequest
 from workflows.purge_runs import PurgeRuns
 from workflows.run_schedule import RunSchedule
 
+SCENARIOS = {"succeeded", "retried", "failed", "cancelled", "in_hand", "cancelled_in_hand", "retried_twice"}
+ENDS = {"retried": "succeeded", "retried_twice": "succeeded", "in_hand": "succeeded", "cancelled_in_hand": "cancelled"}
 HISTORIES = Path(__file__).parent / "histories"
 
 
@@ -40,39 +45,64 @@ def test_a_released_history_replays(file):
 
 
 def test_there_are_released_histories():
-    assert {file.stem for file in HISTORIES.glob("*/*.json")} >= {"succeeded", "retried", "failed", "cancelled"}
+    assert {file.stem for file in HISTORIES.glob("*/*.json")} >= SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", ["succeeded", "retried", "failed", "cancelled"])
-def test_todays_history_replays(world, worker, fake_runner, temporal_server, scenario):
+@pytest.fixture
+def patient_worker(world, worker_environment, settings, tmp_path):
+    """A worker whose calls may take longer than a local activity holds them."""
+    settings.TEMPORAL_TASK_QUEUE = f"test-{uuid.uuid4()}"
+    process = processes.start_worker(
+        environment=worker_environment
+        | {"TEMPORAL_TASK_QUEUE": settings.TEMPORAL_TASK_QUEUE, "EXT_GATEWAY_TIMEOUT_MS": "30000"},
+        log_file=tmp_path / "worker.log",
+    )
+    eventually(lambda: process.says("worker.ready"))
+    yield
+    process.kill()
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_todays_history_replays(world, patient_worker, fake_runner, temporal_server, scenario):
     gate = threading.Event()
+    busy = answers(503, headers={"retry-after": "1"})
     scripts = {
         "succeeded": [answers()],
-        "retried": [answers(503, headers={"retry-after": "1"}), answers()],
+        "retried": [busy, answers()],
+        "retried_twice": [busy, busy, answers()],
         "failed": [answers(404)],
         "cancelled": [hangs(gate)],
+        "in_hand": [hangs(gate)],
+        "cancelled_in_hand": [hangs(gate)],
     }
     fake_runner.script(world.path, *scripts[scenario])
     run = world.run_now(world.create())
-    if scenario == "cancelled":
-        fake_runner.wait_for_calls(world.path, 1)
-
+    fake_runner.wait_for_calls(world.path, 1)
     request = RunRequest(str(world.tenant_id), str(world.install_id), run["schedule_id"], "run_now", run["id"])
     workflow_id = names.started_workflow_id(request)
 
-    async def finish():
+    async def with_handle(work):
         client = await Client.connect(temporal_server)
-        handle = client.get_workflow_handle(workflow_id)
-        if scenario == "cancelled":
-            await handle.cancel()
+        return await work(client.get_workflow_handle(workflow_id))
+
+    async def is_in_hand(handle):
+        return len((await handle.describe()).raw_description.pending_activities) > 0
+
+    async def finish(handle):
         with contextlib.suppress(WorkflowFailureError):
             await asyncio.wait_for(handle.result(), 60)
         return await handle.fetch_history()
 
-    history = asyncio.run(finish())
+    if scenario.endswith("in_hand"):
+        eventually(lambda: asyncio.run(with_handle(is_in_hand)))
+    if scenario.startswith("cancelled"):
+        asyncio.run(with_handle(lambda handle: handle.cancel()))
+    else:
+        gate.set()
+    history = asyncio.run(with_handle(finish))
     gate.set()
 
-    assert world.finished_run(run["id"])["status"] == {"retried": "succeeded"}.get(scenario, scenario)
+    assert world.finished_run(run["id"])["status"] == ENDS.get(scenario, scenario)
     replay(history)
     if version := os.environ.get("RECORD_HISTORIES"):
         target = HISTORIES / version
