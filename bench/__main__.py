@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
+from multiprocessing import get_context
 
 from bench import cron_meaning, million_runs, run_path, waiting_calls
 from bench.report import Figure, render_table
@@ -26,7 +28,9 @@ def main() -> int:
     figures: list[Figure] = []
     for name in wanted:
         print(f"Running {name} …", file=sys.stderr, flush=True)
-        figures += SCENARIOS[name]()
+        # A process of its own for each: Django is set up once in a process, and every scenario has its own database.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            figures += process.submit(SCENARIOS[name]).result()
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("django", "temporalio", "psycopg", "httpx"))
     print(f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {packages}\n")
     print(render_table(figures))
