@@ -42,3 +42,14 @@ NOTIFICATIONS = Counter("schedule_notifications_total", "Attempts to deliver a m
 LEDGER_SETTLED = Counter(
     "schedule_ledger_settled_total", "Due slots that nobody had claimed and the ledger sweep settled."
 )
+HOST_API_CALLS = Counter(
+    "extension_scheduler_api_calls_total",
+    "Calls of the host API by operation and HTTP status; `refused` is a refusal by the rules, which travels as 200.",
+    ["operation", "status"],
+)
+HOST_API_DURATION = Histogram(
+    "extension_scheduler_api_call_duration_seconds",
+    "Length of a call of the host API.",
+    ["operation"],
+    buckets=_SECONDS,
+)

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from cron_descriptor import Options, get_description
 
-from schedules import calendars, cron, services
+from schedules import calendars, changes, cron
 from schedules.errors import InvalidFields
 
 DEFAULT_COUNT: Final = 5
@@ -70,7 +70,7 @@ def preview(
     """
     wrong: dict[str, str] = {}
     try:
-        expression = cron.parse(services.check_cron(text))
+        expression = cron.parse(changes.check_cron(text))
     except cron.CronError as error:
         wrong["cron"] = str(error)
     try:

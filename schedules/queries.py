@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -76,6 +76,46 @@ def parse_uuid(text: str) -> UUID | None:
 def schedules_of(*, tenant_id: UUID, install_id: UUID) -> QuerySet[Schedule]:
     """The schedules of one install, oldest first."""
     return Schedule.objects.filter(tenant_id=tenant_id, install_id=install_id).order_by("created_at", "id")
+
+
+def filter_schedules(
+    rows: QuerySet[Schedule],
+    *,
+    enabled: bool | None = None,
+    last_run_status: str | None = None,
+    endpoint: str | None = None,
+    search: str | None = None,
+) -> QuerySet[Schedule]:
+    """The rows that fit; ``endpoint`` is a path, ``search`` a part of the name or of the path."""
+    if enabled is not None:
+        rows = rows.filter(enabled=enabled)
+    if last_run_status is not None:
+        rows = rows.filter(last_run_status=last_run_status)
+    if endpoint is not None:
+        rows = rows.filter(endpoint_path=endpoint)
+    if search is not None:
+        rows = rows.filter(Q(name__icontains=search) | Q(endpoint_path__icontains=search))
+    return rows
+
+
+def filter_runs(
+    rows: QuerySet[ScheduleRun],
+    *,
+    status: Collection[str] | None = None,
+    trigger: str | None = None,
+    slot_from: datetime | None = None,
+    slot_until: datetime | None = None,
+) -> QuerySet[ScheduleRun]:
+    """The runs that fit: in any of the states, and with ``slot_from <= slot < slot_until``."""
+    if status:
+        rows = rows.filter(status__in=status)
+    if trigger is not None:
+        rows = rows.filter(trigger=trigger)
+    if slot_from is not None:
+        rows = rows.filter(slot__gte=slot_from)
+    if slot_until is not None:
+        rows = rows.filter(slot__lt=slot_until)
+    return rows
 
 
 def find_schedule(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID) -> Schedule:

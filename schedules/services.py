@@ -7,30 +7,31 @@ convergence to push the mirror once that has committed. It succeeds whether or n
 from __future__ import annotations
 
 import copy
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, cron, ledger, payloads, policies, queries
+from schedules import audit, convergence, ledger, policies, queries
+from schedules.changes import ScheduleChanges, apply_changes
 from schedules.errors import (
+    Conflict,
     InstallDisabled,
-    InvalidFields,
     NameInUse,
     NotFound,
     StaleRevision,
     TooManySchedules,
 )
 from schedules.models import (
-    MAX_NAME_LENGTH,
     ApiEndpoint,
+    CreateRequest,
     ExtensionInstall,
     MirrorRemoval,
     Schedule,
@@ -40,43 +41,38 @@ MAX_REASON_LENGTH: Final = 256
 _NAME_CONSTRAINT: Final = "a_schedule_name_is_unique_per_install"
 
 
-class ScheduleChanges(TypedDict, total=False):
-    """The writable members of a schedule; an absent one is left alone (or takes its default on create).
+@dataclass(frozen=True, slots=True)
+class RepeatableRequest:
+    """What tells a repeat from another request: the caller's key, and a digest of what it asked for."""
 
-    ``endpoint`` is a selector ("METHOD /path" or a path), ``endpoint_id`` names the endpoint by id; one of the two.
-    """
-
-    endpoint: str
-    endpoint_id: UUID
-    name: str | None
-    cron: str
-    timezone: str | None
-    enabled: bool
-    payload: Any
-    overlap_policy: str
-    catch_up_policy: str
-    retry_max_attempts: int
-    retry_first_delay_seconds: int
-    retry_factor: float
-    retry_longest_delay_seconds: int
-    run_deadline_seconds: int
-    attempt_timeout_seconds: int | None
-    pause_after_failures: int | None
+    key: str
+    digest: str
 
 
-def create_schedule(*, tenant_id: UUID, install_id: UUID, changes: ScheduleChanges, actor: audit.Actor) -> Schedule:
+def create_schedule(
+    *,
+    tenant_id: UUID,
+    install_id: UUID,
+    changes: ScheduleChanges,
+    actor: audit.Actor,
+    request: RepeatableRequest | None = None,
+) -> Schedule:
     """Create a schedule and ask for its mirror.
 
     Raises InvalidFields with every member that is wrong, TooManySchedules, NameInUse, InstallDisabled, NotFound. A
-    repeat creates another schedule, unless the name is given: then it is refused.
+    repeat of a ``request`` gives the schedule that the first one made; the same key with another digest, and one whose
+    schedule is gone, is a Conflict. Without a request a repeat creates another schedule, unless the name is given: then
+    it is refused.
     """
     with _translated_constraints(), transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        if request is not None and (earlier := _made_earlier(install, request)) is not None:
+            return earlier
         if not install.is_enabled:
             raise InstallDisabled("The extension is disabled, enable it before creating schedules")
         schedule = Schedule(tenant_id=tenant_id, install=install)
         complete = cast("ScheduleChanges", {"timezone": None, "enabled": True, **changes})
-        _apply_changes(schedule, complete, install=install)
+        apply_changes(schedule, complete, install=install)
         # Counted under the install's lock, so that concurrent creates cannot both take the last place.
         if queries.schedules_of(tenant_id=tenant_id, install_id=install_id).count() >= _schedule_limit():
             raise TooManySchedules(f"Too many schedules: an install may have {_schedule_limit()}")
@@ -84,6 +80,14 @@ def create_schedule(*, tenant_id: UUID, install_id: UUID, changes: ScheduleChang
         ledger.open_account(schedule, now=ledger.database_now())
         schedule.save(force_insert=True)
         schedule.refresh_from_db(fields=["created_at", "updated_at", "changed_at"])
+        if request is not None:
+            CreateRequest.objects.create(
+                tenant_id=tenant_id,
+                install_id=install_id,
+                key=request.key,
+                digest=request.digest,
+                schedule_id=schedule.id,
+            )
         _record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
         _push_on_commit(schedule)
     return schedule
@@ -108,7 +112,7 @@ def update_schedule(
         schedule = _lock_schedule(install, schedule_id)
         _refuse_stale(schedule, expected_revision)
         former, before, was_enabled = copy.copy(schedule), describe_schedule(schedule), schedule.enabled
-        _apply_changes(schedule, changes, install=install)
+        apply_changes(schedule, changes, install=install)
         if schedule.enabled and not was_enabled and not install.is_enabled:
             raise InstallDisabled("The extension is disabled, enable it before enabling schedules")
         after = describe_schedule(schedule)
@@ -235,6 +239,17 @@ def set_enabled(
     )
 
 
+def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> list[Schedule]:
+    """Disable every enabled schedule of an install, all of them or none; returns those. A repeat changes nothing."""
+    with transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        enabled = queries.schedules_of(tenant_id=tenant_id, install_id=install.id).filter(enabled=True)
+        return [
+            set_enabled(tenant_id=tenant_id, install_id=install_id, schedule_id=schedule_id, enabled=False, actor=actor)
+            for schedule_id in list(enabled.values_list("id", flat=True))
+        ]
+
+
 def delete_schedule(
     *,
     tenant_id: UUID,
@@ -328,6 +343,18 @@ _WRITTEN_FIELDS: Final = (
 )
 
 
+def _made_earlier(install: ExtensionInstall, request: RepeatableRequest) -> Schedule | None:
+    made = CreateRequest.objects.filter(tenant_id=install.tenant_id, install_id=install.id, key=request.key).first()
+    if made is None:
+        return None
+    if made.digest != request.digest:
+        raise Conflict("This Idempotency-Key was used with another body")
+    schedule = Schedule.objects.filter(tenant_id=install.tenant_id, id=made.schedule_id).first()
+    if schedule is None:
+        raise Conflict("The schedule that this Idempotency-Key made was deleted")
+    return schedule
+
+
 def _schedule_limit() -> int:
     return int(settings.SCHEDULER_MAX_PER_INSTALL)
 
@@ -350,106 +377,6 @@ def _refuse_stale(schedule: Schedule, expected_revision: int | None) -> None:
             "Somebody else changed the schedule meanwhile",
             data={"revision": schedule.revision},
         )
-
-
-def _apply_changes(schedule: Schedule, changes: ScheduleChanges, *, install: ExtensionInstall) -> None:
-    """Set the members that ``changes`` names; raises InvalidFields with all that are wrong at once."""
-    wrong: dict[str, str] = {}
-    try:
-        _apply_endpoint(schedule, changes, install=install)
-    except InvalidFields as error:
-        wrong |= error.fields
-    wrong |= _apply_time(schedule, changes, default_zone=install.tenant.timezone or "UTC")
-    if "name" in changes:
-        name = (changes["name"] or "").strip()
-        if problem := _problem_with_name(name):
-            wrong["name"] = problem
-        schedule.name = name or None
-    if "payload" in changes:
-        payload = None if changes["payload"] == "" else changes["payload"]
-        if problem := payloads.problem_with_payload(payload):
-            wrong["payload"] = problem
-        schedule.payload = payload
-    wrong |= _apply_policies(schedule, changes)
-    if "enabled" in changes:
-        if changes["enabled"] and schedule.endpoint_id is None and "endpoint" not in wrong:
-            wrong.setdefault("endpoint_id", f"{queries.ENDPOINT_REFUSED}: choose an endpoint before enabling")
-        if changes["enabled"]:
-            schedule.disabled_reason = ""
-        schedule.enabled = changes["enabled"]
-    if wrong:
-        raise InvalidFields.from_fields(wrong)
-
-
-def _apply_policies(schedule: Schedule, changes: ScheduleChanges) -> dict[str, str]:
-    """Set the policies that are named; returns what is wrong with them by member."""
-    wrong: dict[str, str] = {}
-    for member in policies.MEMBERS & changes.keys():
-        value = cast("dict[str, Any]", changes)[member]
-        if problem := policies.problem_with(member, value, platform_timeout_ms=settings.EXT_GATEWAY_TIMEOUT_MS):
-            wrong[member] = problem
-        setattr(schedule, member, value)
-    return wrong
-
-
-def _apply_time(schedule: Schedule, changes: ScheduleChanges, *, default_zone: str) -> dict[str, str]:
-    """Set cron and zone; returns what is wrong with them by member."""
-    wrong: dict[str, str] = {}
-    if "cron" in changes or schedule.cron == "":
-        try:
-            schedule.cron = check_cron(changes.get("cron", ""))
-        except cron.CronError as error:
-            wrong["cron"] = str(error)
-    if "timezone" in changes:
-        try:
-            schedule.timezone = cron.parse_zone(changes["timezone"] or default_zone).key
-        except cron.CronError as error:
-            wrong["timezone"] = str(error)
-    return wrong
-
-
-def _apply_endpoint(schedule: Schedule, changes: ScheduleChanges, *, install: ExtensionInstall) -> None:
-    if "endpoint_id" in changes and "endpoint" in changes:
-        raise InvalidFields.from_fields({"endpoint": "give endpoint or endpoint_id, not both"})
-    if "endpoint_id" in changes:
-        # Only the installed version's endpoints: an id of another version or tenant is as good as unknown.
-        endpoint = ApiEndpoint.objects.filter(version_id=install.version_id, id=changes["endpoint_id"]).first()
-        if endpoint is None:
-            raise InvalidFields.from_fields({"endpoint_id": queries.ENDPOINT_REFUSED})
-    elif "endpoint" in changes:
-        endpoint = queries.find_endpoint(version_id=install.version_id, selector=changes["endpoint"])
-    elif schedule.endpoint_path == "":
-        raise InvalidFields.from_fields({"endpoint": f"{queries.ENDPOINT_REFUSED}: name an endpoint"})
-    else:
-        return
-    if not endpoint.schedulable:
-        raise InvalidFields.from_fields(
-            {"endpoint": f"{queries.ENDPOINT_REFUSED}: {endpoint}: {endpoint.unschedulable_reason}"}
-        )
-    schedule.endpoint = endpoint
-    schedule.endpoint_method, schedule.endpoint_path = endpoint.method, endpoint.path
-
-
-def check_cron(text: str) -> str:
-    """The normalised expression; raises CronError for a wrong one and for one that fires too often."""
-    expression = cron.parse(text)
-    gap, floor = (
-        cron.shortest_gap_seconds(expression),
-        int(settings.SCHEDULER_MIN_INTERVAL_SECONDS),
-    )
-    if gap < floor:
-        raise cron.CronError(
-            f"Cron too frequent: {expression.text} fires {gap} seconds apart, at least {floor} are allowed"
-        )
-    return expression.text
-
-
-def _problem_with_name(name: str) -> str:
-    if len(name) > MAX_NAME_LENGTH:
-        return f"name may have at most {MAX_NAME_LENGTH} characters"
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in name):
-        return "name may not hold control characters"
-    return ""
 
 
 def _refuse_taken_name(schedule: Schedule) -> None:

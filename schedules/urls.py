@@ -12,6 +12,7 @@ _REGISTRY = "api/internal/registry"
 urlpatterns = [
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
     path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
+    path(f"{_EXTENSION}/schedules/disable-all", admin_views.DisableAllView.as_view(), name="disable-all"),
     path(f"{_EXTENSION}/schedules/stats", run_views.StatsView.as_view(), name="stats"),
     path(f"{_EXTENSION}/schedules", admin_views.SchedulesView.as_view(), name="schedules"),
     path(
@@ -39,6 +40,7 @@ urlpatterns = [
         run_views.BackfillPreviewView.as_view(),
         name="backfill-preview",
     ),
+    path(f"{_EXTENSION}/runs", run_views.InstallRunsView.as_view(), name="install-runs"),
     path(f"{_EXTENSION}/runs/<str:run_id>/cancel", run_views.CancelRunView.as_view(), name="cancel-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>/replay", run_views.ReplayRunView.as_view(), name="replay-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>", run_views.RunView.as_view(), name="run"),

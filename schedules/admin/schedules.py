@@ -23,9 +23,9 @@ from unfold.widgets import (
 from schedules import payloads, policies, queries, runs, services
 from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
 from schedules.admin.runs import STATUS_COLOURS
+from schedules.changes import ScheduleChanges
 from schedules.errors import SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, SyncState
-from schedules.services import ScheduleChanges
 
 _SERVICE_MEMBERS = ("name", "cron", "timezone", "enabled", "payload")
 _POLICY_FIELDS = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import cast
 
@@ -12,9 +14,9 @@ from rest_framework.response import Response
 from schedules import preview, queries, services
 from schedules.api import serializers
 from schedules.api.authentication import Caller
-from schedules.api.base import InstallView, ScheduleCursor
+from schedules.api.base import InstallView, ScheduleCursor, idempotency_key
+from schedules.changes import ScheduleChanges
 from schedules.models import ExtensionInstall, Schedule
-from schedules.services import ScheduleChanges
 
 
 class EndpointsView(InstallView):
@@ -40,14 +42,13 @@ class SchedulesView(InstallView):
     """The schedules of one install."""
 
     def get(self, request: Request, extension_ref: str) -> Response:
-        """List them, oldest first."""
+        """List them, oldest first unless ``order`` says otherwise: by state, endpoint or a part of the name."""
         install = self.install(request)
+        wanted = serializers.ScheduleQuery(data=request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
         paginator = ScheduleCursor()
-        page = paginator.paginate_queryset(
-            queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id),
-            request,
-            view=self,
-        )
+        page = paginator.paginate_queryset(queries.filter_schedules(rows, **wanted.validated_data), request, view=self)
         now = datetime.now(UTC)
         return paginator.get_paginated_response(
             [
@@ -57,13 +58,14 @@ class SchedulesView(InstallView):
         )
 
     def post(self, request: Request, extension_ref: str) -> Response:
-        """Create one."""
+        """Create one; the same ``Idempotency-Key`` and body give the same schedule back."""
         install = self.install(request)
         schedule = services.create_schedule(
             tenant_id=install.tenant_id,
             install_id=install.id,
             changes=_read_changes(request),
             actor=Caller(request).actor,
+            request=_repeatable(request),
         )
         schedule = self._fresh(schedule)
         return Response(
@@ -79,6 +81,16 @@ class SchedulesView(InstallView):
             install_id=schedule.install_id,
             schedule_id=schedule.id,
         )
+
+
+class DisableAllView(InstallView):
+    """Switching all of an install's schedules off."""
+
+    def post(self, request: Request, extension_ref: str) -> Response:
+        """Disable every enabled schedule of the install; a repeat finds none."""
+        install = self.install(request)
+        disabled = services.disable_all(tenant_id=install.tenant_id, install_id=install.id, actor=Caller(request).actor)
+        return Response({"disabled": len(disabled), "schedule_ids": [str(schedule.id) for schedule in disabled]})
 
 
 class PreviewView(InstallView):
@@ -145,6 +157,15 @@ class ScheduleView(InstallView):
     def _answer(install: ExtensionInstall, schedule: Schedule) -> Response:
         body = serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
         return Response(body, headers={"ETag": f'"{schedule.revision}"'})
+
+
+def _repeatable(request: Request) -> services.RepeatableRequest | None:
+    key = idempotency_key(request)
+    if key is None:
+        return None
+    # Of the meaning and not of the bytes: the order of members and blanks make no other request.
+    content = json.dumps(request.data, sort_keys=True, separators=(",", ":")).encode()
+    return services.RepeatableRequest(key, hashlib.sha256(content).hexdigest())
 
 
 def _read_changes(request: Request) -> ScheduleChanges:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db.models import QuerySet
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -21,16 +23,33 @@ MAX_IDEMPOTENCY_KEY_LENGTH = 255
 class ScheduleCursor(CursorPagination):
     """Pages of schedules, oldest first."""
 
-    ordering = ("created_at", "id")
+    ordering: tuple[str, ...] = ("created_at", "id")
+    # What `?order=` may be, each made distinct, so that no page repeats or skips a row.
+    orders: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "created_at": ("created_at", "id"),
+        "-created_at": ("-created_at", "-id"),
+        "updated_at": ("updated_at", "id"),
+        "-updated_at": ("-updated_at", "-id"),
+    }
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 200
+
+    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: APIView) -> tuple[str, ...]:
+        """The order that the query asks for; raises InvalidFields for an unknown one."""
+        wanted = request.query_params.get("order")
+        if wanted is None:
+            return self.ordering
+        if wanted not in self.orders:
+            raise InvalidFields.from_fields({"order": f"choose one of {', '.join(self.orders)}"})
+        return self.orders[wanted]
 
 
 class RunCursor(ScheduleCursor):
     """Pages of runs, newest slot first."""
 
     ordering = ("-slot", "-id")
+    orders = {"slot": ("slot", "id"), "-slot": ("-slot", "-id")}
 
 
 class TenantCallerView(APIView):

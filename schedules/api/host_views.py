@@ -6,20 +6,24 @@ of every other status. Statuses other than 2xx speak of the transport alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+import structlog
 from django.conf import settings
 from django.db import transaction
+from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from schedules import audit, limits, queries, services
+from schedules import audit, limits, metrics, queries, services
 from schedules.api import errors, serializers
 from schedules.api.authentication import require_service_token
 from schedules.api.parsers import AlwaysJSON, AnyTypeJSONParser
+from schedules.changes import ScheduleChanges
 from schedules.errors import (
     NotFound,
     PermissionDenied,
@@ -27,7 +31,8 @@ from schedules.errors import (
     SchedulingError,
 )
 from schedules.models import ExtensionInstall, Schedule
-from schedules.services import ScheduleChanges
+
+log = structlog.get_logger(__name__)
 
 RUNNER_HEADER: Final = "x-runner-auth"
 MANAGE_CAPABILITY: Final = "cap:scheduler.manage"
@@ -69,6 +74,31 @@ class HostApiView(APIView):
         """Errors of this API have the body that runners know: ``{error}``."""
         return _handle_exception
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Note when the call began."""
+        self._began = time.perf_counter()
+        return super().initialize_request(request, *args, **kwargs)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count the call and leave a line in the log, whatever became of it."""
+        refused = response.status_code == 200 and isinstance(response.data, dict) and "fieldErrors" in response.data
+        status = "refused" if refused else str(response.status_code)
+        seconds = time.perf_counter() - self._began
+        metrics.HOST_API_CALLS.labels(operation=self._operation, status=status).inc()
+        metrics.HOST_API_DURATION.labels(operation=self._operation).observe(seconds)
+        log.info(
+            "host_api.call",
+            operation=self._operation,
+            status=status,
+            install_id=str(self.kwargs.get("install_id", ""))[:36],
+            duration_ms=round(seconds * 1000, 1),
+            refused_members=sorted(response.data["fieldErrors"]) if refused else [],
+        )
+        return super().finalize_response(request, response, *args, **kwargs)
+
+    # What a call is counted as before it is known what it wants.
+    _operation = "unknown"
+
     def post(self, request: Request, install_id: str) -> Response:
         """Check who calls, then what, then for whom; then do it."""
         require_service_token(request, header=RUNNER_HEADER, tokens=settings.RUNNER_SERVICE_TOKENS)
@@ -77,8 +107,9 @@ class HostApiView(APIView):
             raise TransportError("The body must be a JSON object")
         operation = body.get("operation")
         handler = _OPERATIONS.get(operation) if isinstance(operation, str) else None
-        if handler is None:
+        if handler is None or not isinstance(operation, str):
             raise TransportError(f"operation must be one of {', '.join(_OPERATIONS)}")
+        self._operation = operation
         body = _without_unset_members(body)
         _check_types(body)
         install = _find_install(install_id)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from schedules import queries, runs, stats
 from schedules.api import serializers
 from schedules.api.authentication import Caller
 from schedules.api.base import InstallView, RunCursor, idempotency_key
+from schedules.models import ScheduleRun
 
 
 class RunNowView(InstallView):
@@ -38,10 +41,28 @@ class ScheduleRunsView(InstallView):
         """List them, newest slot first."""
         install = self.install(request)
         schedule = self.schedule(install)
-        paginator = RunCursor()
-        rows = queries.runs_of(tenant_id=install.tenant_id, install_id=install.id).filter(schedule=schedule)
-        page = paginator.paginate_queryset(rows.defer("payload"), request, view=self)
-        return paginator.get_paginated_response([serializers.render_run(run) for run in page or []])
+        rows = queries.runs_of(tenant_id=install.tenant_id, install_id=install.id)
+        return _page_of(rows.filter(schedule=schedule), request, self)
+
+
+class InstallRunsView(InstallView):
+    """The runs of all schedules of an install, deleted ones included."""
+
+    def get(self, request: Request, extension_ref: str) -> Response:
+        """List them, newest slot first."""
+        install = self.install(request)
+        return _page_of(queries.runs_of(tenant_id=install.tenant_id, install_id=install.id), request, self)
+
+
+def _page_of(rows: QuerySet[ScheduleRun], request: Request, view: APIView) -> Response:
+    """A page of the runs that the query asks for."""
+    query = request.query_params
+    wanted = serializers.RunQuery(data=query.dict() | {"status": query.getlist("status")})
+    wanted.is_valid(raise_exception=True)
+    paginator = RunCursor()
+    found = queries.filter_runs(rows, **wanted.validated_data)
+    page = paginator.paginate_queryset(found.defer("payload"), request, view=view)
+    return paginator.get_paginated_response([serializers.render_run(run) for run in page or []])
 
 
 class RunView(InstallView):

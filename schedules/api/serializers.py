@@ -17,9 +17,11 @@ from schedules.models import (
     ApiKey,
     NotificationChannel,
     Role,
+    RunStatus,
     Schedule,
     ScheduleRun,
     Tenant,
+    Trigger,
 )
 
 
@@ -173,6 +175,24 @@ class TenantChange(StrictSerializer):
 
     keep_succeeded_days = CountField(required=False, min_value=1, max_value=3650)
     keep_other_days = CountField(required=False, min_value=1, max_value=3650)
+
+
+class ScheduleQuery(serializers.Serializer[Any]):
+    """Which schedules a list shows."""
+
+    enabled = serializers.BooleanField(required=False, allow_null=True, default=None)
+    last_run_status = serializers.ChoiceField(choices=RunStatus.choices, required=False)
+    endpoint = serializers.CharField(required=False, max_length=MAX_PATH_LENGTH)
+    search = serializers.CharField(required=False, max_length=MAX_NAME_LENGTH)
+
+
+class RunQuery(serializers.Serializer[Any]):
+    """Which runs a list shows."""
+
+    status = serializers.MultipleChoiceField(choices=RunStatus.choices, required=False)
+    trigger = serializers.ChoiceField(choices=Trigger.choices, required=False)
+    slot_from = MomentField(required=False)
+    slot_until = MomentField(required=False)
 
 
 class StatsQuery(serializers.Serializer[Any]):

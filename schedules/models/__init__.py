@@ -32,7 +32,7 @@ from schedules.models.registry import (
     TenantMembership,
 )
 from schedules.models.runs import RunCount, RunCountProgress, ScheduleRun
-from schedules.models.schedules import MirrorRemoval, Schedule
+from schedules.models.schedules import CreateRequest, MirrorRemoval, Schedule
 from schedules.models.trail import AuditEvent, RateWindowEntry
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "CatchUpPolicy",
+    "CreateRequest",
     "Extension",
     "ExtensionInstall",
     "ExtensionVersion",

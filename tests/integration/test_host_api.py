@@ -1,5 +1,6 @@
 """The host API, as a deployed runner calls it."""
 
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from schedules import metrics
 from schedules.models import AuditEvent, RateWindowEntry, Schedule
 
 
@@ -290,3 +292,55 @@ def test_list_costs_the_same_number_of_statements_whatever_there_is(world, unlim
         create(world)
 
     assert statements() == few
+
+
+def test_every_call_is_counted_and_leaves_a_line(world, caplog):
+    def count(operation, status):
+        return metrics.HOST_API_CALLS.labels(operation=operation, status=status)._value.get()
+
+    cases = [
+        ("list", "200", {}),
+        ("create", "refused", {"endpoint": f"POST {world.path}", "cron": "nonsense"}),
+        ("create", "201", {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"}),
+        ("update", "400", {"scheduleId": 7}),
+    ]
+    for operation, status, members in cases:
+        before = count(operation, status)
+        with caplog.at_level("INFO"):
+            world.host(operation, **members)
+        assert count(operation, status) == before + 1
+    before = count("unknown", "400")
+    world.host("explode")
+    assert count("unknown", "400") == before + 1
+    before = count("unknown", "401")
+    world.host("list", token="wrong")
+    assert count("unknown", "401") == before + 1
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    calls = [line for line in lines if line["event"] == "host_api.call"]
+    assert [(line["operation"], line["status"]) for line in calls][:2] == [("list", "200"), ("create", "refused")]
+    assert calls[1]["refused_members"] == ["cron"]
+    assert calls[0]["install_id"] == str(world.install_id)
+
+
+def test_the_last_place_goes_to_one_of_a_hundred(world, settings):
+    settings.SCHEDULER_HOST_API_WRITES_PER_MINUTE = 1000
+    for _ in range(49):
+        world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", enabled=False, expect=201)
+    answers = []
+
+    def create():
+        try:
+            answers.append(world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", enabled=False))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=create) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == 100
+    assert [answer["success"] for answer in answers].count(True) == 1
+    assert {answer["error"].split(":")[0] for answer in answers if not answer["success"]} == {"Too many schedules"}
+    assert Schedule.objects.filter(tenant_id=world.tenant_id).count() == 50
