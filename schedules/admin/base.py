@@ -84,6 +84,11 @@ class TenantScopedAdmin(ModelAdmin):
 class OperatorAdmin(TenantScopedAdmin):
     """For what belongs to the platform: superusers alone see it."""
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Everything, or nothing: some pages look for the row before they ask whether it may be seen."""
+        rows = ModelAdmin.get_queryset(self, request)
+        return rows if is_superuser(request.user) else rows.none()
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the user is an operator."""
         return is_superuser(request.user)
