@@ -50,6 +50,7 @@ class Report:
     outcomes: dict[PushOutcome, int] = field(default_factory=dict)
     unsynced: int = 0
     settled: int = 0
+    unstarted: int = 0
 
     def count(self, outcome: PushOutcome) -> None:
         """Add one outcome."""
@@ -70,25 +71,35 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
     deadline = time.monotonic() + budget_seconds
     report.settled = settle_due(deadline=deadline)
     unanswered = 0
-    for work in _all_work():
+    waiting = _startable()
+    report.unstarted = len(waiting)
+    for work in _all_work(waiting, report):
         outcome = convergence.isolated(work)
         report.count(outcome)
         unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
         if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
             break
     convergence.isolated(_count_finished)
-    report.unsynced = len(_unsynced()) + len(_startable())
+    # A run whose workflow waits for a worker is in order; one that Temporal has not taken is not.
+    report.unsynced = len(_unsynced()) + report.unstarted
     return report
 
 
-def _all_work() -> Iterator[Callable[[], PushOutcome]]:
+def _all_work(waiting: list[ScheduleRun], report: Report) -> Iterator[Callable[[], PushOutcome]]:
     """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
-    for run in _startable():
-        yield partial(convergence.start, run)
+    for run in waiting:
+        yield partial(_start, run, report)
     for run in _running_for_a_while():
         yield partial(convergence.close_if_dead, run)
     for tenant_id, schedule_id in _unsynced():
         yield partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
+
+
+def _start(run: ScheduleRun, report: Report) -> PushOutcome:
+    outcome = convergence.start(run)
+    if outcome in {PushOutcome.STARTED, PushOutcome.NOTHING, PushOutcome.CLOSED}:
+        report.unstarted -= 1
+    return outcome
 
 
 def _count_finished() -> PushOutcome:
