@@ -50,7 +50,9 @@ class RememberingRunner:
             fate, delivery = self.rng.random(), self.rng.random()
             if key in self.under_way:
                 self.doubled.append(key)
-            self.under_way.add(key)
+            # Whoever waits beyond its time limit may ask again while the guest is still at it.
+            if delivery >= 0.01:
+                self.under_way.add(key)
         # Beyond the schedules' time limit; within it, and long enough to be handed over; or as usual.
         time.sleep(4.5 if delivery < 0.01 else 3.0 if delivery < 0.03 else 0)
         with self.lock:
