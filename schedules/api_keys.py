@@ -53,11 +53,9 @@ def create_key(
             expires_at=expires_at,
         )
         audit.record(
-            actor=actor,
-            action="api_key.created",
-            subject_type="api_key",
-            subject_id=key.id,
-            tenant_id=tenant_id,
+            actor,
+            "api_key.created",
+            key,
             after={"name": name, "role": role, "prefix": key.prefix},
         )
     key.refresh_from_db()
@@ -93,11 +91,9 @@ def revoke_key(*, tenant_id: UUID, key_id: UUID, actor: audit.Actor) -> None:
         key.revoked_at = Now()
         key.save(update_fields=["revoked_at"])
         audit.record(
-            actor=actor,
-            action="api_key.revoked",
-            subject_type="api_key",
-            subject_id=key.id,
-            tenant_id=key.tenant_id,
+            actor,
+            "api_key.revoked",
+            key,
             before={"name": key.name, "prefix": key.prefix},
         )
 

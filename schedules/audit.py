@@ -5,12 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-from uuid import UUID
+from typing import Any, Final
 
-from schedules.models import AuditEvent
+from django.db.models import Model
+
+from schedules.models import (
+    ApiKey,
+    AuditEvent,
+    Extension,
+    ExtensionInstall,
+    ExtensionVersion,
+    NotificationChannel,
+    Schedule,
+    Tenant,
+)
 
 MAX_ACTOR_LENGTH = 256
+# How the trail calls what a change is about.
+_SUBJECT_TYPES: Final[Mapping[type[Model], str]] = {
+    Tenant: "tenant",
+    ApiKey: "api_key",
+    NotificationChannel: "notification_channel",
+    Extension: "extension",
+    ExtensionVersion: "version",
+    ExtensionInstall: "install",
+    Schedule: "schedule",
+}
 
 
 class Source(StrEnum):
@@ -33,23 +53,26 @@ class Actor:
 
 
 def record(
-    *,
     actor: Actor,
     action: str,
-    subject_type: str,
-    subject_id: UUID,
-    tenant_id: UUID | None,
+    subject: Model,
+    *,
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
+    of_platform: bool = False,
 ) -> None:
-    """Insert one audit row. Call it inside the transaction that makes the change."""
+    """Insert one audit row. Call it inside the transaction that makes the change.
+
+    The row belongs to the subject's tenant, or to the platform where the subject has none or ``of_platform`` says so.
+    """
+    tenant_id = subject.pk if isinstance(subject, Tenant) else getattr(subject, "tenant_id", None)
     AuditEvent.objects.create(
-        tenant_id=tenant_id,
+        tenant_id=None if of_platform else tenant_id,
         source=actor.source,
         actor=actor.name[:MAX_ACTOR_LENGTH],
         action=action,
-        subject_type=subject_type,
-        subject_id=subject_id,
+        subject_type=_SUBJECT_TYPES[type(subject)],
+        subject_id=subject.pk,
         before=None if before is None else dict(before),
         after=None if after is None else dict(after),
     )

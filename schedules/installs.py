@@ -88,12 +88,10 @@ def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor)
             return tenant
         tenant.name, tenant.timezone = name, zone
         tenant.save()
-        _record(
+        audit.record(
             actor,
             "tenant.put",
-            "tenant",
-            tenant_id,
-            tenant_id,
+            tenant,
             before=before,
             after=values,
         )
@@ -117,7 +115,7 @@ def change_retention(
         after = before | {name: days for name, days in given.items() if days is not None}
         if after != before:
             Tenant.objects.filter(id=tenant_id).update(**after)
-            _record(actor, "tenant.retention_changed", "tenant", tenant_id, tenant_id, before=before, after=after)
+            audit.record(actor, "tenant.retention_changed", tenant, before=before, after=after)
     return Tenant.objects.get(id=tenant_id)
 
 
@@ -140,9 +138,9 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
         ApiKey.objects.filter(tenant=tenant).delete()
         TenantMembership.objects.filter(tenant=tenant).delete()
         AuditEvent.objects.filter(tenant_id=tenant_id).delete()
-        tenant.delete()
         # Of the platform and without content: what belonged to the tenant is gone with it.
-        _record(actor, "tenant.deleted", "tenant", tenant_id, None)
+        audit.record(actor, "tenant.deleted", tenant, of_platform=True)
+        tenant.delete()
 
 
 def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.Actor) -> Extension:
@@ -156,12 +154,10 @@ def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.
                 return extension
             extension.publisher, extension.name = publisher, name
             extension.save()
-            _record(
+            audit.record(
                 actor,
                 "extension.put",
-                "extension",
-                registry_id,
-                None,
+                extension,
                 before=before,
                 after=values,
             )
@@ -224,7 +220,7 @@ def put_version(
             "content_hash": content_hash,
             "endpoints": len(read.endpoints),
         }
-        _record(actor, "version.put", "version", stored.id, None, after=after)
+        audit.record(actor, "version.put", stored, after=after)
     return PublishedVersion(stored, len(read.endpoints), read.skipped, created=True)
 
 
@@ -245,7 +241,7 @@ def delete_version(*, registry_id: UUID, version: str, actor: audit.Actor) -> No
             raise Conflict(f"A schedule refers to an endpoint of version {version}")
         ApiEndpoint.objects.filter(version=stored).delete()
         before = {"version": version, "content_hash": stored.content_hash}
-        _record(actor, "version.deleted", "version", stored.id, None, before=before)
+        audit.record(actor, "version.deleted", stored, before=before)
         stored.delete()
 
 
@@ -284,12 +280,10 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
         if was_enabled != install.is_enabled:
             _repush_all(install)
         after["values_changed"] = values_changed
-        _record(
+        audit.record(
             actor,
             "install.put",
-            "install",
-            install.id,
-            tenant_id,
+            install,
             before=before,
             after=after,
         )
@@ -309,7 +303,7 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         services.remove_rows(schedules)
         CreateRequest.objects.filter(tenant_id=tenant_id, install_id=install.id).delete()
         before = _describe_install(install) | {"schedules": len(schedules)}
-        _record(actor, "install.deleted", "install", install.id, tenant_id, before=before)
+        audit.record(actor, "install.deleted", install, before=before)
         install.delete()
 
 
@@ -334,12 +328,10 @@ def _create_install(
         install.id = state.install_id
     _set_state(install, state)
     install.save(force_insert=True)
-    _record(
+    audit.record(
         actor,
         "install.put",
-        "install",
-        install.id,
-        tenant_id,
+        install,
         after=_describe_install(install),
     )
     return install
@@ -367,24 +359,3 @@ def _repush_all(install: ExtensionInstall) -> None:
     rows.update(generation=F("generation") + 1, changed_at=Now(), sync_error="")
     pushes = list(rows.order_by("id").values_list("tenant_id", "id"))
     transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))
-
-
-def _record(
-    actor: audit.Actor,
-    action: str,
-    subject_type: str,
-    subject_id: UUID,
-    tenant_id: UUID | None,
-    *,
-    before: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
-) -> None:
-    audit.record(
-        actor=actor,
-        action=action,
-        subject_type=subject_type,
-        subject_id=subject_id,
-        tenant_id=tenant_id,
-        before=before,
-        after=after,
-    )

@@ -48,7 +48,7 @@ def create_channel(
             events=sorted(set(events)),
             secret=_new_secret() if kind == NotificationKind.WEBHOOK else "",
         )
-        _record(actor, "notification_channel.created", channel, after=_describe(channel))
+        audit.record(actor, "notification_channel.created", channel, after=_describe(channel))
     return channel
 
 
@@ -76,7 +76,7 @@ def update_channel(
         after = _describe(channel)
         if after != before:
             channel.save(update_fields=["target", "events", "is_active"])
-            _record(actor, "notification_channel.updated", channel, before=before, after=after)
+            audit.record(actor, "notification_channel.updated", channel, before=before, after=after)
     return channel
 
 
@@ -85,7 +85,7 @@ def delete_channel(*, tenant_id: UUID, channel_id: UUID, actor: audit.Actor) -> 
     with transaction.atomic():
         channel = _lock(tenant_id=tenant_id, channel_id=channel_id)
         Notification.objects.filter(tenant_id=tenant_id, channel=channel).delete()
-        _record(actor, "notification_channel.deleted", channel, before=_describe(channel))
+        audit.record(actor, "notification_channel.deleted", channel, before=_describe(channel))
         channel.delete()
 
 
@@ -153,22 +153,3 @@ def _describe(channel: NotificationChannel) -> dict[str, Any]:
         "events": channel.events,
         "is_active": channel.is_active,
     }
-
-
-def _record(
-    actor: audit.Actor,
-    action: str,
-    channel: NotificationChannel,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
-) -> None:
-    audit.record(
-        actor=actor,
-        action=action,
-        subject_type="notification_channel",
-        subject_id=channel.id,
-        tenant_id=channel.tenant_id,
-        before=before,
-        after=after,
-    )

@@ -70,7 +70,7 @@ def request_run_now(
             actor=actor.name[: audit.MAX_ACTOR_LENGTH],
         )
         facts = {"run_id": str(run_id), "payload_override": payload_override is not None}
-        _record(actor, "run.requested", schedule, facts)
+        audit.record(actor, "run.requested", schedule, after=facts)
         transaction.on_commit(partial(convergence.request_start, tenant_id=tenant_id, run_id=run_id))
     metrics.RUNS_REQUESTED.labels(trigger=run.trigger).inc()
     run.refresh_from_db()
@@ -99,11 +99,9 @@ def cancel_run(*, tenant_id: UUID, install_id: UUID, run_id: UUID, actor: audit.
             run.save(update_fields=["cancel_requested_at", "cancel_reason"])
             transaction.on_commit(partial(convergence.request_cancel, tenant_id=tenant_id, run_id=run_id))
         audit.record(
-            actor=actor,
-            action="run.cancelled",
-            subject_type="schedule",
-            subject_id=run.schedule_id,
-            tenant_id=tenant_id,
+            actor,
+            "run.cancelled",
+            Schedule(id=run.schedule_id, tenant_id=tenant_id),  # its row may be gone already
             before={"run_id": str(run_id), "status": run.status},
         )
     return queries.find_run(tenant_id=tenant_id, install_id=install_id, run_id=run_id)
@@ -147,7 +145,7 @@ def replay_run(
             replay_of=past.id,
             actor=actor.name[: audit.MAX_ACTOR_LENGTH],
         )
-        _record(actor, "run.replayed", schedule, {"run_id": str(new_id), "replay_of": str(past.id)})
+        audit.record(actor, "run.replayed", schedule, after={"run_id": str(new_id), "replay_of": str(past.id)})
         transaction.on_commit(partial(convergence.request_start, tenant_id=tenant_id, run_id=new_id))
     metrics.RUNS_REQUESTED.labels(trigger=run.trigger).inc()
     run.refresh_from_db()
@@ -220,7 +218,7 @@ def request_backfill(
             "runs": len(slots),
             "one_at_a_time": one_at_a_time,
         }
-        _record(actor, "backfill.requested", schedule, facts)
+        audit.record(actor, "backfill.requested", schedule, after=facts)
         if one_at_a_time:
             start_next = partial(convergence.start_next, tenant_id=tenant_id, schedule_id=schedule_id)
             transaction.on_commit(start_next)
@@ -272,14 +270,3 @@ def _lock_run(*, tenant_id: UUID, install_id: UUID, run_id: UUID) -> ScheduleRun
     if run is None:
         raise NotFound("Run not found")
     return run
-
-
-def _record(actor: audit.Actor, action: str, schedule: Schedule, facts: dict[str, Any]) -> None:
-    audit.record(
-        actor=actor,
-        action=action,
-        subject_type="schedule",
-        subject_id=schedule.id,
-        tenant_id=schedule.tenant_id,
-        after=facts,
-    )

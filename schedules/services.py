@@ -88,7 +88,7 @@ def create_schedule(
                 digest=request.digest,
                 schedule_id=schedule.id,
             )
-        _record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
+        audit.record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
         _push_on_commit(schedule)
     return schedule
 
@@ -131,7 +131,7 @@ def update_schedule(
         # last_run_* and synced_generation belong to other writers that do not take this lock.
         schedule.save(update_fields=_WRITTEN_FIELDS)
         schedule.refresh_from_db()
-        _record(actor, "schedule.updated", schedule, before=before, after=after)
+        audit.record(actor, "schedule.updated", schedule, before=before, after=after)
         _push_on_commit(schedule)
     return schedule
 
@@ -158,7 +158,7 @@ def pause_schedule(
         schedule.updated_at = Now()
         schedule.save(update_fields=_WRITTEN_FIELDS)
         schedule.refresh_from_db()
-        _record(actor, "schedule.paused", schedule, before=before, after=describe_schedule(schedule))
+        audit.record(actor, "schedule.paused", schedule, before=before, after=describe_schedule(schedule))
         _push_on_commit(schedule)
     return schedule
 
@@ -266,7 +266,7 @@ def delete_schedule(
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
         schedule = _lock_schedule(install, schedule_id)
         _refuse_stale(schedule, expected_revision)
-        _record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
+        audit.record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
         _settle(schedule, install=install, until=ledger.database_now())
         remove_rows([schedule])
 
@@ -404,22 +404,3 @@ def _translated_constraints() -> Iterator[None]:
 
 def _push_on_commit(schedule: Schedule) -> None:
     transaction.on_commit(partial(convergence.request_push, tenant_id=schedule.tenant_id, schedule_id=schedule.id))
-
-
-def _record(
-    actor: audit.Actor,
-    action: str,
-    schedule: Schedule,
-    *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
-) -> None:
-    audit.record(
-        actor=actor,
-        action=action,
-        subject_type="schedule",
-        subject_id=schedule.id,
-        tenant_id=schedule.tenant_id,
-        before=before,
-        after=after,
-    )

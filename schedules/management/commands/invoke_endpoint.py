@@ -57,11 +57,9 @@ class Command(BaseCommand):
             timeout_ms=settings.EXT_GATEWAY_TIMEOUT_MS,
         )
         audit.record(
-            actor=audit.Actor(audit.Source.COMMAND, "invoke_endpoint"),
-            action="endpoint.invoked",
-            subject_type="install",
-            subject_id=install.id,
-            tenant_id=install.tenant_id,
+            audit.Actor(audit.Source.COMMAND, "invoke_endpoint"),
+            "endpoint.invoked",
+            install,
             after={"endpoint": f"{endpoint.method} {path}"},
         )
         self._print(asyncio.run(_call(invocation)))
