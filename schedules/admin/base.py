@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
+from django.contrib import messages
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -12,7 +14,8 @@ from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin
 
 from schedules import audit, queries
-from schedules.models import Role
+from schedules.errors import SchedulingError
+from schedules.models import Role, ScheduleRun
 
 WRITE = "extension:write"
 MAX_COUNTED = 5000
@@ -114,3 +117,29 @@ def may_write(user: Any, *, tenant_id: Any = None) -> bool:
     if tenant_id is not None:
         memberships = memberships.filter(tenant_id=tenant_id)
     return any(WRITE in Role(membership.role).permissions for membership in memberships)
+
+
+def act_on_each(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., object], *, done: str) -> None:
+    """Do it row by row and tell what became of them; a refused one does not keep the others from it.
+
+    ``act`` takes the row's ids as the services do (``tenant_id``, ``install_id``, and its own) and the actor.
+    """
+    noun = "run" if rows.model is ScheduleRun else "schedule"
+    count = 0
+    for row in rows:
+        if not may_write(request.user, tenant_id=row.tenant_id):
+            messages.error(request, f"{row}: you may not change this tenant's {noun}s")
+            continue
+        try:
+            act(
+                tenant_id=row.tenant_id,
+                install_id=row.install_id,
+                actor=actor_of(request),
+                **{f"{noun}_id": row.id},
+            )
+        except SchedulingError as error:
+            messages.error(request, f"{row}: {error.message}")
+        else:
+            count += 1
+    if count:
+        messages.success(request, f"{count} {noun}{'s' if count != 1 else ''} {done}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -13,8 +12,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 
 from schedules import runs, temporal
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
-from schedules.errors import SchedulingError
+from schedules.admin.base import TenantScopedAdmin, act_on_each, may_write
 from schedules.models import RunStatus, Schedule, ScheduleRun
 
 STATUS_COLOURS: dict[str, str] = {
@@ -79,28 +77,12 @@ class ScheduleRunAdmin(TenantScopedAdmin):
     @admin.action(description="Cancel", permissions=["cancel"])
     def cancel(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
         """Stop each."""
-        self._each(request, rows, runs.cancel_run, "asked to stop")
+        act_on_each(request, rows.defer("payload"), runs.cancel_run, done="asked to stop")
 
     @admin.action(description="Run again", permissions=["cancel"])
     def replay(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
         """Run each again with the payload that it had."""
-        self._each(request, rows, runs.replay_run, "asked to run again")
-
-    def _each(self, request: HttpRequest, rows: QuerySet[ScheduleRun], act: Callable[..., object], done: str) -> None:
-        """Do it run by run; a refused one does not keep the others from it."""
-        count = 0
-        for run in rows.defer("payload"):
-            if not may_write(request.user, tenant_id=run.tenant_id):
-                messages.error(request, f"{run}: you may not change this tenant's runs")
-                continue
-            try:
-                act(tenant_id=run.tenant_id, install_id=run.install_id, run_id=run.id, actor=actor_of(request))
-            except SchedulingError as error:
-                messages.error(request, f"{run}: {error.message}")
-            else:
-                count += 1
-        if count:
-            messages.success(request, f"{count} run{'s' if count != 1 else ''} {done}")
+        act_on_each(request, rows.defer("payload"), runs.replay_run, done="asked to run again")
 
     @admin.display(description="schedule")
     def schedule_link(self, run: ScheduleRun) -> str:

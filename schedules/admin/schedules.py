@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms.fields import InvalidJSONInput
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseRedirect
 from unfold.decorators import display
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
@@ -21,7 +20,7 @@ from unfold.widgets import (
 )
 
 from schedules import payloads, policies, queries, runs, services
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write
 from schedules.admin.runs import STATUS_COLOURS
 from schedules.changes import ScheduleChanges
 from schedules.errors import SchedulingError
@@ -269,43 +268,24 @@ class ScheduleAdmin(TenantScopedAdmin):
         )
 
     @admin.action(description="Enable", permissions=["change"])
-    def enable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+    def enable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         """Enable each."""
-        return self._each(request, rows, lambda **ids: services.set_enabled(enabled=True, **ids), "enabled")
+        act_on_each(request, rows, lambda **ids: services.set_enabled(enabled=True, **ids), done="enabled")
 
     @admin.action(description="Disable", permissions=["change"])
-    def disable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+    def disable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         """Disable each."""
-        return self._each(request, rows, lambda **ids: services.set_enabled(enabled=False, **ids), "disabled")
+        act_on_each(request, rows, lambda **ids: services.set_enabled(enabled=False, **ids), done="disabled")
 
     @admin.action(description="Run now", permissions=["change"])
-    def run_now(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+    def run_now(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         """Ask for a run of each."""
-        return self._each(request, rows, runs.request_run_now, "asked to run")
+        act_on_each(request, rows, runs.request_run_now, done="asked to run")
 
     @admin.action(description="Delete", permissions=["delete"])
-    def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> HttpResponse | None:
+    def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         """Delete each."""
-        return self._each(request, rows, services.delete_schedule, "deleted")
-
-    def _each(
-        self, request: HttpRequest, rows: QuerySet[Schedule], act: Callable[..., object], done: str
-    ) -> HttpResponse | None:
-        """Do it row by row; a refused one does not keep the others from it."""
-        count = 0
-        for row in rows:
-            if not may_write(request.user, tenant_id=row.tenant_id):
-                messages.error(request, f"{row}: you may not change this tenant's schedules")
-                continue
-            try:
-                act(tenant_id=row.tenant_id, install_id=row.install_id, schedule_id=row.id, actor=actor_of(request))
-            except SchedulingError as error:
-                messages.error(request, f"{row}: {error.message}")
-            else:
-                count += 1
-        if count:
-            messages.success(request, f"{count} schedule{'s' if count != 1 else ''} {done}")
-        return None
+        act_on_each(request, rows, services.delete_schedule, done="deleted")
 
     @admin.display(description="schedule", ordering="name")
     def title(self, schedule: Schedule) -> str:

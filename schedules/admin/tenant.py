@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from django import forms
@@ -62,9 +63,9 @@ class TenantOwnedForm(forms.ModelForm[Any]):
                 raise forms.ValidationError(error.message) from error
         return cleaned
 
+    @abstractmethod
     def write(self, tenant_id: Any, cleaned: dict[str, Any]) -> Any:
         """Do it; returns the row."""
-        raise NotImplementedError
 
     def _post_clean(self) -> None:
         """Leave the row alone: the service has written it."""
