@@ -2,13 +2,13 @@
 PYTHON := $(CURDIR)/.venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench time-differential lock format
+.PHONY: demo test check bench time-differential openapi lock format
 
 demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(INSTALLED)
 	$(PYTHON) -m ruff format --check .
@@ -16,6 +16,7 @@ check: $(INSTALLED)
 	$(PYTHON) -m mypy
 	$(CURDIR)/.venv/bin/lint-imports
 	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) -m deploy.missing_migrations
+	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) manage.py openapi --check docs/openapi.json
 	DJANGO_SECRET_KEY=$$($(PYTHON) -c "import secrets; print(secrets.token_urlsafe(64))") $(PYTHON) manage.py check --deploy --fail-level WARNING
 
 bench: $(INSTALLED)
@@ -28,6 +29,10 @@ time-differential: $(INSTALLED)
 format: $(INSTALLED)
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+# The committed copy of the OpenAPI document, from the code.
+openapi: $(INSTALLED)
+	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) manage.py openapi docs/openapi.json
 
 # Pins the newest versions that pyproject.toml allows; needs uv (https://docs.astral.sh/uv/).
 lock:

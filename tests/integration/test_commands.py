@@ -46,7 +46,7 @@ def test_a_failed_call_is_told_with_what_came_back(world, fake_runner):
     ("install", "endpoint", "payload", "message"),
     [
         ("nonsense", "POST {path}", None, "There is no install"),
-        (str(uuid.uuid4()), "POST {path}", None, "There is no install"),
+        ("7d3c6f1e-5b7a-4c8e-9a43-0f4f3c1c5d2b", "POST {path}", None, "There is no install"),
         (None, "POST /nowhere", None, "Endpoint not found"),
         (None, "BREW {path}", None, "Endpoint not found"),
         (None, "{path}/both", None, "ambiguous"),
