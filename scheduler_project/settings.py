@@ -32,6 +32,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "schedules",
 ]
 
@@ -124,8 +126,34 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["schedules.api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "schedules.api.schema.Described",
     "EXCEPTION_HANDLER": "schedules.api.errors.handle_exception",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Extension scheduler",
+    "DESCRIPTION": (
+        "Calls the endpoints of installed extensions on cron schedules. Times are RFC 3339 in UTC, errors are "
+        "`{code, message, fields, data}`, lists are `{results, next, previous}`."
+    ),
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_PUBLIC": True,
+    "SCHEMA_PATH_PREFIX": "/api",
+    "COMPONENT_SPLIT_REQUEST": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "schedules.api.schema.finish"],
+    "ENUM_NAME_OVERRIDES": {
+        "RunStatus": "schedules.models.RunStatus",
+        "Trigger": "schedules.models.Trigger",
+        "Role": "schedules.models.Role",
+        "SyncState": "schedules.models.SyncState",
+        "HttpMethod": "schedules.models.HttpMethod",
+        "NotificationKind": "schedules.models.NotificationKind",
+        "ClockChangeKind": ["skipped", "repeated"],
+    },
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 UNFOLD = {

@@ -26,7 +26,7 @@ BEYOND_REASON: Final = f"only the newest {MAX_CAUGHT_UP} slots of an outage are 
 
 
 @dataclass(frozen=True, slots=True)
-class _Range:
+class Range:
     """What a number may be; null stands for the platform's own where it is allowed."""
 
     lowest: float
@@ -34,23 +34,23 @@ class _Range:
     nullable: bool = False
 
 
-_RANGES: Final = {
-    "retry_max_attempts": _Range(1, MAX_ATTEMPTS),
-    "retry_first_delay_seconds": _Range(1, 3600),
-    "retry_factor": _Range(1, 10),
-    "retry_longest_delay_seconds": _Range(1, 86_400),
-    "run_deadline_seconds": _Range(1, 86_400),
-    "attempt_timeout_seconds": _Range(1, 600, nullable=True),
-    "pause_after_failures": _Range(0, 1000, nullable=True),
+RANGES: Final = {
+    "retry_max_attempts": Range(1, MAX_ATTEMPTS),
+    "retry_first_delay_seconds": Range(1, 3600),
+    "retry_factor": Range(1, 10),
+    "retry_longest_delay_seconds": Range(1, 86_400),
+    "run_deadline_seconds": Range(1, 86_400),
+    "attempt_timeout_seconds": Range(1, 600, nullable=True),
+    "pause_after_failures": Range(0, 1000, nullable=True),
 }
-_CHOICES: Final = {"overlap_policy": OverlapPolicy, "catch_up_policy": CatchUpPolicy}
+CHOICES: Final = {"overlap_policy": OverlapPolicy, "catch_up_policy": CatchUpPolicy}
 # The members of a schedule that are policies.
-MEMBERS: Final = _RANGES.keys() | _CHOICES.keys()
+MEMBERS: Final = RANGES.keys() | CHOICES.keys()
 
 
 def is_nullable(member: str) -> bool:
     """Whether null is a value of the policy: the platform's own."""
-    return member in _RANGES and _RANGES[member].nullable
+    return member in RANGES and RANGES[member].nullable
 
 
 def problem_with(member: str, value: Any, *, platform_timeout_ms: int) -> str:
@@ -58,10 +58,10 @@ def problem_with(member: str, value: Any, *, platform_timeout_ms: int) -> str:
 
     An attempt's time limit may be at most the platform's, which is given in milliseconds.
     """
-    if member in _CHOICES:
-        words = _CHOICES[member].values
+    if member in CHOICES:
+        words = CHOICES[member].values
         return "" if value in words else f"{member} must be one of {', '.join(words)}"
-    allowed = _RANGES[member]
+    allowed = RANGES[member]
     if value is None and allowed.nullable:
         return ""
     highest = allowed.highest

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from django.urls import path
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from schedules.api import admin_views, host_views, registry_views, run_views, tenant_views
+from schedules.api.schema import schema_view
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
 _REGISTRY = "api/internal/registry"
 
 urlpatterns = [
+    path("api/schema/", schema_view, name="schema"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
     path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
     path(f"{_EXTENSION}/schedules/disable-all", admin_views.DisableAllView.as_view(), name="disable-all"),

@@ -12,9 +12,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from schedules import preview, queries, services
-from schedules.api import serializers
+from schedules.api import answers, requests, shapes
 from schedules.api.authentication import Caller
-from schedules.api.base import InstallView, ScheduleCursor, idempotency_key
+from schedules.api.base import Cursor, InstallView, idempotency_key
+from schedules.api.schema import IDEMPOTENCY_KEY, IF_MATCH, SCHEDULES, operation, page_of
 from schedules.changes import ScheduleChanges
 from schedules.models import ExtensionInstall, Schedule
 
@@ -22,14 +23,14 @@ from schedules.models import ExtensionInstall, Schedule
 class EndpointsView(InstallView):
     """The endpoints of the installed version."""
 
+    @operation("list_endpoints", tag=SCHEDULES, answer=page_of(shapes.InstalledEndpoint))
     def get(self, request: Request, extension_ref: str) -> Response:
-        """List them by path and method."""
+        """List the installed version's endpoints, by path and method."""
         endpoints = queries.endpoints_of(version_id=self.install(request).version_id)
         return Response(
             {
                 "results": [
-                    serializers.render_endpoint(endpoint)
-                    | {"unschedulable_reason": endpoint.unschedulable_reason or None}
+                    answers.render_endpoint(endpoint) | {"unschedulable_reason": endpoint.unschedulable_reason or None}
                     for endpoint in endpoints
                 ],
                 "next": None,
@@ -41,35 +42,53 @@ class EndpointsView(InstallView):
 class SchedulesView(InstallView):
     """The schedules of one install."""
 
+    @operation(
+        "list_schedules",
+        tag=SCHEDULES,
+        answer=page_of(shapes.Schedule),
+        parameters=[requests.ScheduleQuery],
+        refuses=[400],
+    )
     def get(self, request: Request, extension_ref: str) -> Response:
-        """List them, oldest first unless ``order`` says otherwise: by state, endpoint or a part of the name."""
+        """List an install's schedules.
+
+        The oldest come first unless ``order`` says otherwise.
+        """
         install = self.install(request)
-        wanted = serializers.ScheduleQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
+        wanted = requests.ScheduleQuery.read_filters(request.query_params)
         rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
-        paginator = ScheduleCursor()
-        page = paginator.paginate_queryset(queries.filter_schedules(rows, **wanted.validated_data), request, view=self)
+        paginator = Cursor(requests.SCHEDULE_ORDERS)
+        page = paginator.paginate_queryset(queries.filter_schedules(rows, **wanted), request, view=self)
         now = datetime.now(UTC)
         return paginator.get_paginated_response(
-            [
-                serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=now)
-                for schedule in page or []
-            ]
+            [answers.render_schedule(schedule, install_enabled=install.is_enabled, now=now) for schedule in page or []]
         )
 
+    @operation(
+        "create_schedule",
+        tag=SCHEDULES,
+        request=requests.ScheduleCreate,
+        answer=shapes.Schedule,
+        status=201,
+        parameters=[IDEMPOTENCY_KEY],
+        refuses=[403, 409],
+    )
     def post(self, request: Request, extension_ref: str) -> Response:
-        """Create one; the same ``Idempotency-Key`` and body give the same schedule back."""
+        """Create a schedule.
+
+        The same ``Idempotency-Key`` and body give the same schedule back; the same key with another body is a conflict.
+        """
         install = self.install(request)
         schedule = services.create_schedule(
             tenant_id=install.tenant_id,
             install_id=install.id,
-            changes=_read_changes(request),
+            changes=_read_changes(request, requests.ScheduleCreate),
             actor=Caller(request).actor,
             request=_repeatable(request),
         )
         schedule = self._fresh(schedule)
         return Response(
-            serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC)),
+            answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC)),
             status=status.HTTP_201_CREATED,
         )
 
@@ -86,8 +105,12 @@ class SchedulesView(InstallView):
 class DisableAllView(InstallView):
     """Switching all of an install's schedules off."""
 
+    @operation("disable_all_schedules", tag=SCHEDULES, answer=shapes.DisabledSchedules, refuses=[403])
     def post(self, request: Request, extension_ref: str) -> Response:
-        """Disable every enabled schedule of the install; a repeat finds none."""
+        """Disable every schedule of an install.
+
+        A repeat finds none that is enabled.
+        """
         install = self.install(request)
         disabled = services.disable_all(tenant_id=install.tenant_id, install_id=install.id, actor=Caller(request).actor)
         return Response({"disabled": len(disabled), "schedule_ids": [str(schedule.id) for schedule in disabled]})
@@ -98,10 +121,14 @@ class PreviewView(InstallView):
 
     read_methods = InstallView.read_methods | {"POST"}
 
+    @operation("preview_schedule", tag=SCHEDULES, request=requests.PreviewRequest, answer=shapes.Preview)
     def post(self, request: Request, extension_ref: str) -> Response:
-        """Tell it, and change nothing."""
+        """Tell what a schedule would do.
+
+        Its next times, the expression in words, what clock changes do to it. Changes nothing.
+        """
         install = self.install(request)
-        body = serializers.PreviewRequest(data=request.data)
+        body = requests.PreviewRequest(data=request.data)
         body.is_valid(raise_exception=True)
         wanted = body.validated_data
         longest = None
@@ -117,32 +144,49 @@ class PreviewView(InstallView):
             after=wanted.get("after") or datetime.now(UTC),
             longest_run_seconds=longest,
         )
-        return Response(serializers.render_preview(shown))
+        return Response(answers.render_preview(shown))
 
 
 class ScheduleView(InstallView):
     """One schedule."""
 
+    @operation("get_schedule", tag=SCHEDULES, answer=shapes.Schedule, etag=True)
     def get(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Show it."""
+        """Show a schedule."""
         install = self.install(request)
         return self._answer(install, self.schedule(install))
 
+    @operation(
+        "update_schedule",
+        tag=SCHEDULES,
+        request=requests.ScheduleWrite,
+        answer=shapes.Schedule,
+        etag=True,
+        parameters=[IF_MATCH],
+        refuses=[403, 409, 412],
+    )
     def patch(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Change the given members; ``If-Match`` with the revision guards against a lost update."""
+        """Change the given members of a schedule.
+
+        ``If-Match`` with the revision guards against overwriting somebody else's change.
+        """
         install = self.install(request)
         services.update_schedule(
             tenant_id=install.tenant_id,
             install_id=install.id,
             schedule_id=self.id_in_address("schedule_id", "Schedule"),
-            changes=_read_changes(request),
+            changes=_read_changes(request, requests.ScheduleWrite),
             actor=Caller(request).actor,
             expected_revision=_expected_revision(request),
         )
         return self._answer(install, self.schedule(install))
 
+    @operation("delete_schedule", tag=SCHEDULES, status=204, parameters=[IF_MATCH], refuses=[403, 412])
     def delete(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Delete it; its runs stay."""
+        """Delete a schedule.
+
+        Its runs stay for as long as the tenant keeps them.
+        """
         install = self.install(request)
         services.delete_schedule(
             tenant_id=install.tenant_id,
@@ -155,7 +199,7 @@ class ScheduleView(InstallView):
 
     @staticmethod
     def _answer(install: ExtensionInstall, schedule: Schedule) -> Response:
-        body = serializers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
+        body = answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
         return Response(body, headers={"ETag": f'"{schedule.revision}"'})
 
 
@@ -168,8 +212,8 @@ def _repeatable(request: Request) -> services.RepeatableRequest | None:
     return services.RepeatableRequest(key, hashlib.sha256(content).hexdigest())
 
 
-def _read_changes(request: Request) -> ScheduleChanges:
-    body = serializers.ScheduleWrite(data=request.data)
+def _read_changes(request: Request, shape: type[requests.ScheduleWrite]) -> ScheduleChanges:
+    body = shape(data=request.data)
     body.is_valid(raise_exception=True)
     return cast("ScheduleChanges", dict(body.validated_data))
 

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from schedules import queries
+from schedules.api import requests
 from schedules.api.authentication import Caller
 from schedules.api.permissions import IsTenantCaller
 from schedules.errors import InvalidFields, NotFound, PermissionDenied
@@ -20,36 +21,19 @@ from schedules.models import ExtensionInstall, Schedule
 MAX_IDEMPOTENCY_KEY_LENGTH = 255
 
 
-class ScheduleCursor(CursorPagination):
-    """Pages of schedules, oldest first."""
+class Cursor(CursorPagination):
+    """Pages of a list, in the order that the checked query asks for; the first of ``orders`` unless it does."""
 
-    ordering: tuple[str, ...] = ("created_at", "id")
-    # What `?order=` may be, each made distinct, so that no page repeats or skips a row.
-    orders: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "created_at": ("created_at", "id"),
-        "-created_at": ("-created_at", "-id"),
-        "updated_at": ("updated_at", "id"),
-        "-updated_at": ("-updated_at", "-id"),
-    }
     page_size = 50
     page_size_query_param = "page_size"
-    max_page_size = 200
+    max_page_size = requests.MAX_PAGE_SIZE
+
+    def __init__(self, orders: Mapping[str, tuple[str, ...]]) -> None:
+        self.orders = orders
 
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: APIView) -> tuple[str, ...]:
-        """The order that the query asks for; raises InvalidFields for an unknown one."""
-        wanted = request.query_params.get("order")
-        if wanted is None:
-            return self.ordering
-        if wanted not in self.orders:
-            raise InvalidFields.from_fields({"order": f"choose one of {', '.join(self.orders)}"})
-        return self.orders[wanted]
-
-
-class RunCursor(ScheduleCursor):
-    """Pages of runs, newest slot first."""
-
-    ordering = ("-slot", "-id")
-    orders = {"slot": ("slot", "id"), "-slot": ("-slot", "-id")}
+        """The columns that the page is ordered by."""
+        return self.orders[request.query_params.get("order", next(iter(self.orders)))]
 
 
 class TenantCallerView(APIView):

@@ -7,7 +7,7 @@ of every other status. Statuses other than 2xx speak of the transport alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -20,9 +20,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from schedules import audit, limits, metrics, queries, services
-from schedules.api import errors, serializers
+from schedules.api import answers, errors, host_shapes
 from schedules.api.authentication import require_service_token
 from schedules.api.parsers import AlwaysJSON, AnyTypeJSONParser
+from schedules.api.schema import host_operation
+from schedules.api.shapes import Shape
 from schedules.changes import ScheduleChanges
 from schedules.errors import (
     NotFound,
@@ -49,6 +51,26 @@ _MEMBER_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "enabled": (bool,),
     "name": (str, type(None)),
     "payload": (object,),
+}
+
+
+_REQUESTS: Final = {
+    "list": host_shapes.HostListRequest,
+    "get": host_shapes.HostGetRequest,
+    "create": host_shapes.HostCreateRequest,
+    "update": host_shapes.HostUpdateRequest,
+    "delete": host_shapes.HostDeleteRequest,
+    "getEndpoints": host_shapes.HostEndpointsRequest,
+}
+_ANSWERS: Final[Mapping[int, Sequence[type[Shape]]]] = {
+    200: [
+        host_shapes.HostList,
+        host_shapes.HostGet,
+        host_shapes.HostEndpoints,
+        host_shapes.HostRefusal,
+        host_shapes.HostSuccess,
+    ],
+    201: [host_shapes.HostCreated],
 }
 
 
@@ -99,8 +121,12 @@ class HostApiView(APIView):
     # What a call is counted as before it is known what it wants.
     _operation = "unknown"
 
+    @host_operation("call_host_api", requests=_REQUESTS, answers=_ANSWERS)
     def post(self, request: Request, install_id: str) -> Response:
-        """Check who calls, then what, then for whom; then do it."""
+        """Keep schedules on behalf of an extension.
+
+        The body's ``operation`` selects. A refusal by the rules of scheduling is an answer with ``success: false``.
+        """
         require_service_token(request, header=RUNNER_HEADER, tokens=settings.RUNNER_SERVICE_TOKENS)
         body = request.data
         if not isinstance(body, dict):
@@ -136,7 +162,7 @@ def _get(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
     return Response(
         {
             "schedule": row
-            and serializers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
+            and answers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
         }
     )
 
@@ -180,7 +206,7 @@ def _delete(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
 
 def _get_endpoints(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
     endpoints = queries.endpoints_of(version_id=install.version_id)
-    return Response({"endpoints": [serializers.render_endpoint(endpoint) for endpoint in endpoints]})
+    return Response({"endpoints": [answers.render_endpoint(endpoint) for endpoint in endpoints]})
 
 
 _OPERATIONS: Final[Mapping[str, Callable[[ExtensionInstall, Mapping[str, Any]], Response]]] = {
@@ -194,7 +220,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[ExtensionInstall, Mapping[str, Any]], 
 
 
 def _render(install: ExtensionInstall, row: Schedule) -> dict[str, Any]:
-    return serializers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
+    return answers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
 
 
 def _find_install(text: str) -> ExtensionInstall:

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from schedules import audit, installs, queries
-from schedules.api import serializers
+from schedules.api import answers, registry_shapes, requests
 from schedules.api.authentication import require_service_token
+from schedules.api.schema import REGISTRY, operation
 from schedules.errors import InvalidFields
 from schedules.installs import InstallState
 
@@ -44,9 +45,10 @@ class RegistryView(APIView):
 class TenantView(RegistryView):
     """A tenant."""
 
+    @operation("put_tenant", tag=REGISTRY, request=requests.TenantPut, answer=registry_shapes.RegisteredTenant)
     def put(self, request: Request, tenant_id: str) -> Response:
-        """Create or change it."""
-        body = serializers.TenantPut(data=request.data)
+        """Create or change a tenant."""
+        body = requests.TenantPut(data=request.data)
         body.is_valid(raise_exception=True)
         tenant = installs.put_tenant(
             tenant_id=self.id_in_address("tenant_id"),
@@ -61,8 +63,9 @@ class TenantView(RegistryView):
             }
         )
 
+    @operation("delete_tenant", tag=REGISTRY, status=204, refuses=[400])
     def delete(self, request: Request, tenant_id: str) -> Response:
-        """Remove everything of it."""
+        """Remove everything of a tenant, its mirrors in Temporal included."""
         installs.delete_tenant(tenant_id=self.id_in_address("tenant_id"), actor=ACTOR)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -70,9 +73,16 @@ class TenantView(RegistryView):
 class ExtensionView(RegistryView):
     """A registry entry."""
 
+    @operation(
+        "put_extension",
+        tag=REGISTRY,
+        request=requests.ExtensionPut,
+        answer=registry_shapes.RegisteredExtension,
+        refuses=[409],
+    )
     def put(self, request: Request, registry_id: str) -> Response:
-        """Create or rename it."""
-        body = serializers.ExtensionPut(data=request.data)
+        """Create or rename a registry entry."""
+        body = requests.ExtensionPut(data=request.data)
         body.is_valid(raise_exception=True)
         extension = installs.put_extension(
             registry_id=self.id_in_address("registry_id"),
@@ -91,9 +101,20 @@ class ExtensionView(RegistryView):
 class VersionView(RegistryView):
     """A published version."""
 
+    @operation(
+        "put_version",
+        tag=REGISTRY,
+        request=requests.VersionPut,
+        answer=registry_shapes.PublishedVersion,
+        status=(200, 201),
+        refuses=[409],
+    )
     def put(self, request: Request, registry_id: str, version: str) -> Response:
-        """Store it and materialise its endpoints."""
-        body = serializers.VersionPut(data=request.data)
+        """Store a version and materialise its endpoints.
+
+        A version is immutable: other content under the same name is a conflict.
+        """
+        body = requests.VersionPut(data=request.data)
         body.is_valid(raise_exception=True)
         published = installs.put_version(
             registry_id=self.id_in_address("registry_id"),
@@ -109,7 +130,7 @@ class VersionView(RegistryView):
                 "version": published.version.version,
                 "content_hash": published.version.content_hash,
                 "endpoints": [
-                    serializers.render_endpoint(endpoint)
+                    answers.render_endpoint(endpoint)
                     for endpoint in queries.endpoints_of(version_id=published.version.id)
                 ],
                 "skipped": [{"index": item.index, "reason": item.reason} for item in published.skipped],
@@ -117,8 +138,9 @@ class VersionView(RegistryView):
             status=status.HTTP_201_CREATED if published.created else status.HTTP_200_OK,
         )
 
+    @operation("delete_version", tag=REGISTRY, status=204, refuses=[400, 409])
     def delete(self, request: Request, registry_id: str, version: str) -> Response:
-        """Remove it, unless something refers to it."""
+        """Remove a version, unless something refers to it."""
         installs.delete_version(
             registry_id=self.id_in_address("registry_id"),
             version=_version_in_address(version),
@@ -130,9 +152,19 @@ class VersionView(RegistryView):
 class TenantInstallView(RegistryView):
     """A tenant's install of an extension."""
 
+    @operation(
+        "put_install",
+        tag=REGISTRY,
+        request=requests.InstallPut,
+        answer=registry_shapes.RegisteredInstall,
+        refuses=[409],
+    )
     def put(self, request: Request, tenant_id: str, registry_id: str) -> Response:
-        """Install it, or change the install."""
-        body = serializers.InstallPut(data=request.data)
+        """Install an extension for a tenant, or change the install.
+
+        Another version takes the schedules along, or is refused with what is missing.
+        """
+        body = requests.InstallPut(data=request.data)
         body.is_valid(raise_exception=True)
         install = installs.put_install(
             tenant_id=self.id_in_address("tenant_id"),
@@ -149,8 +181,9 @@ class TenantInstallView(RegistryView):
             }
         )
 
+    @operation("delete_install", tag=REGISTRY, status=204, refuses=[400])
     def delete(self, request: Request, tenant_id: str, registry_id: str) -> Response:
-        """Uninstall it."""
+        """Uninstall an extension: its schedules and their mirrors go, runs and audit stay."""
         installs.delete_install(
             tenant_id=self.id_in_address("tenant_id"),
             registry_id=self.id_in_address("registry_id"),

@@ -9,19 +9,32 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from schedules import queries, runs, stats
-from schedules.api import serializers
+from schedules.api import answers, requests, shapes
 from schedules.api.authentication import Caller
-from schedules.api.base import InstallView, RunCursor, idempotency_key
+from schedules.api.base import Cursor, InstallView, idempotency_key
+from schedules.api.schema import IDEMPOTENCY_KEY, RUNS, operation, page_of
 from schedules.models import ScheduleRun
 
 
 class RunNowView(InstallView):
     """Requests by hand."""
 
+    @operation(
+        "run_now",
+        tag=RUNS,
+        request=requests.RunNowRequest,
+        answer=shapes.RunWithPayload,
+        status=202,
+        parameters=[IDEMPOTENCY_KEY],
+        refuses=[403, 409, 429],
+    )
     def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Ask for a run now; the same ``Idempotency-Key`` gives the same run back."""
+        """Run a schedule now, whether it is enabled or not.
+
+        The same ``Idempotency-Key`` gives the same run back. A payload overrides the schedule's for this run.
+        """
         install = self.install(request)
-        body = serializers.RunNowRequest(data=request.data)
+        body = requests.RunNowRequest(data=request.data)
         body.is_valid(raise_exception=True)
         run = runs.request_run_now(
             tenant_id=install.tenant_id,
@@ -31,14 +44,17 @@ class RunNowView(InstallView):
             idempotency_key=idempotency_key(request),
             payload_override=body.validated_data.get("payload"),
         )
-        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
+        return Response(answers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class ScheduleRunsView(InstallView):
     """The runs of one schedule."""
 
+    @operation(
+        "list_schedule_runs", tag=RUNS, answer=page_of(shapes.Run), parameters=[requests.RunQuery], refuses=[400]
+    )
     def get(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """List them, newest slot first."""
+        """List a schedule's runs, newest slot first."""
         install = self.install(request)
         schedule = self.schedule(install)
         rows = queries.runs_of(tenant_id=install.tenant_id, install_id=install.id)
@@ -48,42 +64,46 @@ class ScheduleRunsView(InstallView):
 class InstallRunsView(InstallView):
     """The runs of all schedules of an install, deleted ones included."""
 
+    @operation("list_runs", tag=RUNS, answer=page_of(shapes.Run), parameters=[requests.RunQuery], refuses=[400])
     def get(self, request: Request, extension_ref: str) -> Response:
-        """List them, newest slot first."""
+        """List the runs of all schedules of an install, deleted ones included, newest slot first."""
         install = self.install(request)
         return _page_of(queries.runs_of(tenant_id=install.tenant_id, install_id=install.id), request, self)
 
 
 def _page_of(rows: QuerySet[ScheduleRun], request: Request, view: APIView) -> Response:
     """A page of the runs that the query asks for."""
-    query = request.query_params
-    wanted = serializers.RunQuery(data=query.dict() | {"status": query.getlist("status")})
-    wanted.is_valid(raise_exception=True)
-    paginator = RunCursor()
-    found = queries.filter_runs(rows, **wanted.validated_data)
+    wanted = requests.RunQuery.read_filters(request.query_params)
+    paginator = Cursor(requests.RUN_ORDERS)
+    found = queries.filter_runs(rows, **wanted)
     page = paginator.paginate_queryset(found.defer("payload"), request, view=view)
-    return paginator.get_paginated_response([serializers.render_run(run) for run in page or []])
+    return paginator.get_paginated_response([answers.render_run(run) for run in page or []])
 
 
 class RunView(InstallView):
     """One run."""
 
+    @operation("get_run", tag=RUNS, answer=shapes.RunWithPayload)
     def get(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Show it."""
+        """Show a run."""
         install = self.install(request)
         run = queries.find_run(
             tenant_id=install.tenant_id,
             install_id=install.id,
             run_id=self.id_in_address("run_id", "Run"),
         )
-        return Response(serializers.render_run(run, with_payload=True))
+        return Response(answers.render_run(run, with_payload=True))
 
 
 class CancelRunView(InstallView):
     """Stopping a run."""
 
+    @operation("cancel_run", tag=RUNS, answer=shapes.RunWithPayload, status=202, refuses=[403, 409])
     def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Stop it: one that waits ends at once, one in flight within seconds."""
+        """Stop a run.
+
+        One that waits ends at once, one in flight within seconds.
+        """
         install = self.install(request)
         run = runs.cancel_run(
             tenant_id=install.tenant_id,
@@ -91,14 +111,25 @@ class CancelRunView(InstallView):
             run_id=self.id_in_address("run_id", "Run"),
             actor=Caller(request).actor,
         )
-        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
+        return Response(answers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class ReplayRunView(InstallView):
     """Running a past run again."""
 
+    @operation(
+        "replay_run",
+        tag=RUNS,
+        answer=shapes.RunWithPayload,
+        status=202,
+        parameters=[IDEMPOTENCY_KEY],
+        refuses=[400, 403, 409, 429],
+    )
     def post(self, request: Request, extension_ref: str, run_id: str) -> Response:
-        """Ask for it; the same ``Idempotency-Key`` gives the same run back."""
+        """Run a past run again, with the payload that it had.
+
+        The same ``Idempotency-Key`` gives the same run back.
+        """
         install = self.install(request)
         run = runs.replay_run(
             tenant_id=install.tenant_id,
@@ -107,7 +138,7 @@ class ReplayRunView(InstallView):
             actor=Caller(request).actor,
             idempotency_key=idempotency_key(request),
         )
-        return Response(serializers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
+        return Response(answers.render_run(run, with_payload=True), status=status.HTTP_202_ACCEPTED)
 
 
 class BackfillPreviewView(InstallView):
@@ -115,10 +146,11 @@ class BackfillPreviewView(InstallView):
 
     read_methods = InstallView.read_methods | {"POST"}
 
+    @operation("preview_backfill", tag=RUNS, request=requests.BackfillRequest, answer=shapes.BackfillPlan)
     def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Tell it, and change nothing."""
+        """Tell what a backfill would run, and change nothing."""
         install = self.install(request)
-        body = serializers.BackfillRequest(data=request.data)
+        body = requests.BackfillRequest(data=request.data)
         body.is_valid(raise_exception=True)
         plan = runs.plan_backfill(
             tenant_id=install.tenant_id,
@@ -127,17 +159,29 @@ class BackfillPreviewView(InstallView):
             start=body.validated_data["start"],
             end=body.validated_data["end"],
         )
-        slots = [serializers.rfc3339(slot) for slot in plan.slots]
+        slots = [answers.rfc3339(slot) for slot in plan.slots]
         return Response({"count": len(slots), "already_succeeded": plan.already_run, "slots": slots})
 
 
 class BackfillView(InstallView):
     """Running the slots of a past range."""
 
+    @operation(
+        "backfill",
+        tag=RUNS,
+        request=requests.BackfillRequest,
+        answer=shapes.BackfillQueued,
+        status=202,
+        parameters=[IDEMPOTENCY_KEY],
+        refuses=[403, 409, 429],
+    )
     def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Ask for it; the same ``Idempotency-Key`` adds nothing the second time."""
+        """Run the slots of a past range.
+
+        The same ``Idempotency-Key`` adds nothing the second time.
+        """
         install = self.install(request)
-        body = serializers.BackfillRequest(data=request.data)
+        body = requests.BackfillRequest(data=request.data)
         body.is_valid(raise_exception=True)
         queued = runs.request_backfill(
             tenant_id=install.tenant_id,
@@ -154,18 +198,18 @@ class BackfillView(InstallView):
 class StatsView(InstallView):
     """Numbers of an install's runs, or of one schedule's."""
 
+    @operation("get_stats", tag=RUNS, answer=shapes.Stats, parameters=[requests.StatsQuery], refuses=[400])
     def get(self, request: Request, extension_ref: str) -> Response:
-        """Show them."""
+        """Count an install's runs, or one schedule's."""
         install = self.install(request)
-        wanted = serializers.StatsQuery(data=request.query_params)
-        wanted.is_valid(raise_exception=True)
-        schedule_id = wanted.validated_data.get("schedule_id")
+        wanted = requests.StatsQuery.read(request.query_params)
+        schedule_id = wanted.get("schedule_id")
         if schedule_id is not None:
             queries.find_schedule(tenant_id=install.tenant_id, install_id=install.id, schedule_id=schedule_id)
         found = stats.read_stats(
             tenant_id=install.tenant_id,
             install_id=install.id,
             schedule_id=schedule_id,
-            days=wanted.validated_data["days"],
+            days=wanted["days"],
         )
-        return Response(serializers.render_stats(found))
+        return Response(answers.render_stats(found))

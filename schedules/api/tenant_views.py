@@ -9,65 +9,104 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from schedules import api_keys, installs, notifications, stats
-from schedules.api import serializers
+from schedules.api import answers, requests, shapes
 from schedules.api.authentication import Caller
 from schedules.api.base import TenantCallerView
+from schedules.api.schema import TENANT, operation, page_of
 from schedules.models import ApiKey, NotificationChannel, Role, Tenant
 
 
 class TenantSettingsView(TenantCallerView):
     """The tenant and the settings that it keeps itself."""
 
+    @operation("get_tenant", tag=TENANT, answer=shapes.Tenant, parameters=[requests.TenantQuery], refuses=[400])
     def get(self, request: Request) -> Response:
-        """Show them."""
-        return Response(serializers.render_tenant(Tenant.objects.get(id=self.tenant(request))))
+        """Show the tenant and its settings."""
+        return Response(answers.render_tenant(Tenant.objects.get(id=self.tenant(request))))
 
+    @operation(
+        "update_tenant",
+        tag=TENANT,
+        request=requests.TenantChange,
+        answer=shapes.Tenant,
+        parameters=[requests.TenantQuery],
+        refuses=[403],
+    )
     def patch(self, request: Request) -> Response:
-        """Change for how long runs are kept."""
+        """Change for how long the tenant's runs are kept."""
         tenant_id = self.tenant(request)
-        body = serializers.TenantChange(data=request.data)
+        body = requests.TenantChange(data=request.data)
         body.is_valid(raise_exception=True)
         tenant = installs.change_retention(tenant_id=tenant_id, actor=Caller(request).actor, **body.validated_data)
-        return Response(serializers.render_tenant(tenant))
+        return Response(answers.render_tenant(tenant))
 
 
 class TenantStatsView(TenantCallerView):
     """Numbers of all the tenant's runs."""
 
+    @operation(
+        "get_tenant_stats", tag=TENANT, answer=shapes.Stats, parameters=[requests.TenantStatsQuery], refuses=[400]
+    )
     def get(self, request: Request) -> Response:
-        """Show them."""
+        """Count the tenant's runs."""
         tenant_id = self.tenant(request)
-        wanted = serializers.StatsQuery(data=request.query_params)
-        wanted.is_valid(raise_exception=True)
-        found = stats.read_stats(tenant_id=tenant_id, days=wanted.validated_data["days"])
-        return Response(serializers.render_stats(found))
+        wanted = requests.TenantStatsQuery.read(request.query_params)
+        found = stats.read_stats(tenant_id=tenant_id, days=wanted["days"])
+        return Response(answers.render_stats(found))
 
 
 class ChannelsView(TenantCallerView):
     """The tenant's notification channels."""
 
+    @operation(
+        "list_notification_channels",
+        tag=TENANT,
+        answer=page_of(shapes.NotificationChannel),
+        parameters=[requests.TenantQuery],
+        refuses=[400],
+    )
     def get(self, request: Request) -> Response:
-        """List them, oldest first."""
+        """List the notification channels, oldest first."""
         channels = NotificationChannel.objects.filter(tenant_id=self.tenant(request)).order_by("created_at", "id")
-        return _list([serializers.render_channel(channel) for channel in channels])
+        return _list([answers.render_channel(channel) for channel in channels])
 
+    @operation(
+        "create_notification_channel",
+        tag=TENANT,
+        request=requests.ChannelCreate,
+        answer=shapes.NewNotificationChannel,
+        status=201,
+        parameters=[requests.TenantQuery],
+        refuses=[403, 409],
+    )
     def post(self, request: Request) -> Response:
-        """Add one. A webhook's signing secret is in this answer and in no other."""
+        """Add a notification channel.
+
+        A webhook's signing secret is in this answer and in no other.
+        """
         tenant_id = self.tenant(request)
-        body = serializers.ChannelCreate(data=request.data)
+        body = requests.ChannelCreate(data=request.data)
         body.is_valid(raise_exception=True)
         channel = notifications.create_channel(tenant_id=tenant_id, actor=Caller(request).actor, **body.validated_data)
-        shown = serializers.render_channel(channel) | {"secret": channel.secret or None}
+        shown = answers.render_channel(channel) | {"secret": channel.secret or None}
         return Response(shown, status=status.HTTP_201_CREATED)
 
 
 class ChannelView(TenantCallerView):
     """One notification channel."""
 
+    @operation(
+        "update_notification_channel",
+        tag=TENANT,
+        request=requests.ChannelChange,
+        answer=shapes.NotificationChannel,
+        parameters=[requests.TenantQuery],
+        refuses=[403],
+    )
     def patch(self, request: Request, channel_id: str) -> Response:
-        """Change the given members."""
+        """Change the given members of a notification channel."""
         tenant_id = self.tenant(request)
-        body = serializers.ChannelChange(data=request.data)
+        body = requests.ChannelChange(data=request.data)
         body.is_valid(raise_exception=True)
         channel = notifications.update_channel(
             tenant_id=tenant_id,
@@ -75,10 +114,13 @@ class ChannelView(TenantCallerView):
             actor=Caller(request).actor,
             **body.validated_data,
         )
-        return Response(serializers.render_channel(channel))
+        return Response(answers.render_channel(channel))
 
+    @operation(
+        "delete_notification_channel", tag=TENANT, status=204, parameters=[requests.TenantQuery], refuses=[400, 403]
+    )
     def delete(self, request: Request, channel_id: str) -> Response:
-        """Remove it, and what still waits for it."""
+        """Remove a notification channel, and what still waits for it."""
         notifications.delete_channel(
             tenant_id=self.tenant(request),
             channel_id=self.id_in_address("channel_id", "Notification channel"),
@@ -92,15 +134,34 @@ class ApiKeysView(TenantCallerView):
 
     read_methods = frozenset()
 
+    @operation(
+        "list_api_keys",
+        tag=TENANT,
+        answer=page_of(shapes.ApiKey),
+        parameters=[requests.TenantQuery],
+        refuses=[400, 403],
+    )
     def get(self, request: Request) -> Response:
-        """List them, newest first."""
+        """List the API keys, newest first."""
         keys = ApiKey.objects.filter(tenant_id=self.tenant(request)).order_by("-created_at", "id")
-        return _list([serializers.render_api_key(key) for key in keys])
+        return _list([answers.render_api_key(key) for key in keys])
 
+    @operation(
+        "create_api_key",
+        tag=TENANT,
+        request=requests.ApiKeyCreate,
+        answer=shapes.NewApiKey,
+        status=201,
+        parameters=[requests.TenantQuery],
+        refuses=[403, 409],
+    )
     def post(self, request: Request) -> Response:
-        """Make one. Its text is in this answer and in no other."""
+        """Make an API key.
+
+        Its text is in this answer and in no other.
+        """
         tenant_id = self.tenant(request)
-        body = serializers.ApiKeyCreate(data=request.data)
+        body = requests.ApiKeyCreate(data=request.data)
         body.is_valid(raise_exception=True)
         wanted = body.validated_data
         key, text = api_keys.create_key(
@@ -110,14 +171,15 @@ class ApiKeysView(TenantCallerView):
             expires_at=wanted.get("expires_at"),
             actor=Caller(request).actor,
         )
-        return Response(serializers.render_api_key(key) | {"key": text}, status=status.HTTP_201_CREATED)
+        return Response(answers.render_api_key(key) | {"key": text}, status=status.HTTP_201_CREATED)
 
 
 class ApiKeyView(TenantCallerView):
     """One API key."""
 
+    @operation("revoke_api_key", tag=TENANT, status=204, parameters=[requests.TenantQuery], refuses=[400, 403])
     def delete(self, request: Request, key_id: str) -> Response:
-        """Revoke it: from the next request on it opens nothing."""
+        """Revoke an API key: from the next request on it opens nothing."""
         api_keys.revoke_key(
             tenant_id=self.tenant(request),
             key_id=self.id_in_address("key_id", "API key"),

@@ -71,18 +71,8 @@ def platform(world, worker_environment, tmp_path):
         "WORKER_METRICS_PORT": str(metrics_port),
         "DJANGO_DEBUG": "1",
     }
-    gunicorn = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "scheduler_project.wsgi",
-        "--worker-class",
-        "gthread",
-        "--threads",
-        "4",
-    ]
-    web = processes.Process(
-        [*gunicorn, "--workers", "2", "--bind", f"127.0.0.1:{web_port}"],
+    web = processes.start_web(
+        port=web_port,
         environment=environment | {"PROMETHEUS_MULTIPROC_DIR": str(multiprocess)},
         log_file=tmp_path / "web.log",
     )

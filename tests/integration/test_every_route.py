@@ -79,6 +79,8 @@ CASES = {
     ],
     # Pages, and what holds nothing of a tenant.
     "metrics": [("GET", None, OPEN)],
+    "schema": [("GET", None, OPEN)],
+    "docs": [("GET", None, OPEN)],
     "": [("GET", None, dict.fromkeys(OPEN, 302))],
 }
 CALLERS = ("owner", "viewer", "other", "nobody", "runner", "registry")

@@ -53,3 +53,11 @@ def base_environment(**values):
 
 def start_worker(*, environment, log_file):
     return Process([sys.executable, "-m", "worker"], environment=environment, log_file=log_file)
+
+
+def start_web(*, port, environment, log_file, workers=2):
+    """The web process as a deployment runs it."""
+    server = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--worker-class", "gthread", "--threads", "4"]
+    return Process(
+        [*server, "--workers", str(workers), "--bind", f"127.0.0.1:{port}"], environment=environment, log_file=log_file
+    )
