@@ -148,7 +148,7 @@ class Schedule(Shape):
         "retry_first_delay_seconds": 10,
         "retry_factor": 2.0,
         "retry_longest_delay_seconds": 300,
-        "run_deadline_seconds": 3600,
+        "run_deadline_seconds": 600,
         "attempt_timeout_seconds": None,
         "pause_after_failures": None,
         "consecutive_failures": 0,
