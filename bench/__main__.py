@@ -8,12 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 
-from bench import cron_meaning, million_runs, run_path, waiting_calls
+from bench import control_plane, cron_meaning, million_runs, run_path, waiting_calls
 from bench.report import Figure, render_table
 
 SCENARIOS = {
     "cron meaning": cron_meaning.run,
     "run path": run_path.run,
+    "control plane": control_plane.run,
     "million runs": million_runs.run,
     "waiting calls": waiting_calls.run,
 }

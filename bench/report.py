@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -21,6 +22,11 @@ class Figure:
     def ratio(self) -> float:
         """Measured over what it is held against."""
         return self.measured / self.against if self.against else float("nan")
+
+
+def percentile(ascending: Sequence[float], percent: float) -> float:
+    """The value that so many percent of them stay at or below (nearest rank)."""
+    return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
 def render_table(figures: Iterable[Figure]) -> str:

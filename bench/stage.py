@@ -35,9 +35,9 @@ class Stage:
     postgres_log: Path
     sink_port: int
 
-    def statements_of_worker(self) -> int:
-        """How many statements the worker has sent, as the server logged them."""
-        prefix = f"{WORKER_CONNECTION_NAME}|"
+    def statements_of(self, connection_name: str) -> int:
+        """How many statements the connections of a process have sent, as the server logged them."""
+        prefix = f"{connection_name}|"
         with self.postgres_log.open(errors="replace") as lines:
             return sum(line.startswith(prefix) and _STATEMENT.search(line) is not None for line in lines)
 
@@ -60,7 +60,7 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
             "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
             "DJANGO_HTTPS": "false",
-            "DJANGO_ALLOWED_HOSTS": "testserver",
+            "DJANGO_ALLOWED_HOSTS": "testserver,127.0.0.1",
             "EXT_GATEWAY_TIMEOUT_MS": "60000",
             "SCHEDULER_RUN_NOW_PER_MINUTE": "100000",
             "LOG_LEVEL": "WARNING",
@@ -71,6 +71,16 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
         worker = stack.enter_context(process([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME))
         yield Stage(worker=psutil.Process(worker.pid), postgres_log=postgres / "log", sink_port=sink_port)
         _close_connections()
+
+
+@contextlib.contextmanager
+def web(**environment: str) -> Iterator[int]:
+    """One web process as a deployment runs it; yields its port."""
+    port = embedded.free_port()
+    command = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
+    with process([*command, "--worker-class", "gthread", "--workers", "4", "--threads", "8"], **environment):
+        embedded.wait_for_port(port, patience_seconds=30)
+        yield port
 
 
 def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
@@ -91,7 +101,8 @@ def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
         manifest=manifest,
         actor=actor,
     )
-    state = installs.InstallState(version="1", is_enabled=True, config={}, granted_caps=[], secret_envelope=None)
+    granted = ["cap:scheduler.manage"]
+    state = installs.InstallState(version="1", is_enabled=True, config={}, granted_caps=granted, secret_envelope=None)
     install = installs.put_install(tenant_id=tenant_id, registry_id=registry_id, state=state, actor=actor)
     endpoint = ApiEndpoint.objects.get(version_id=install.version_id)
     rows = Schedule.objects.bulk_create(

@@ -53,7 +53,7 @@ def run() -> list[Figure]:
         peaks = _watch(built)
         seconds = time.monotonic() - started
         succeeded = _succeeded()
-        statements = built.statements_of_worker() / max(succeeded, 1)
+        statements = built.statements_of(stage.WORKER_CONNECTION_NAME) / max(succeeded, 1)
     print(f"{succeeded} of {CALLS} succeeded in {seconds:.1f} s", file=sys.stderr)
     return [
         Figure(NAME, "runs in flight at once", peaks.in_flight, CALLS, "runs", "1 is all of them"),

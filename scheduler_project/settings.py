@@ -78,7 +78,7 @@ DATABASES["default"]["OPTIONS"] |= {
 }
 # Nothing here has reason to run or wait for longer; a server that hangs must not hang us.
 DATABASES["default"]["OPTIONS"].setdefault(
-    "options", "-c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=60s"
+    "options", "-c TimeZone=UTC -c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=60s"
 )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -127,6 +127,8 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["schedules.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "schedules.api.schema.Described",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "schedules.api.parsers.AnswersJSON",
+    "URL_FORMAT_OVERRIDE": None,
     "EXCEPTION_HANDLER": "schedules.api.errors.handle_exception",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -150,6 +152,7 @@ SPECTACULAR_SETTINGS = {
         "SyncState": "schedules.models.SyncState",
         "HttpMethod": "schedules.models.HttpMethod",
         "NotificationKind": "schedules.models.NotificationKind",
+        "NotificationEvent": "schedules.models.NotificationEvent",
         "ClockChangeKind": ["skipped", "repeated"],
     },
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -15,5 +15,7 @@ urlpatterns = [
     path("", include("schedules.urls")),
 ]
 
+handler400 = "schedules.api.errors.bad_request"
+handler403 = "schedules.api.errors.forbidden"
 handler404 = "schedules.api.errors.not_found"
 handler500 = "schedules.api.errors.server_error"

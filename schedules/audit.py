@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -65,9 +65,31 @@ def record(
 
     The row belongs to the subject's tenant, or to the platform where the subject has none or ``of_platform`` says so.
     """
-    tenant_id = subject.pk if isinstance(subject, Tenant) else getattr(subject, "tenant_id", None)
-    AuditEvent.objects.create(
-        tenant_id=None if of_platform else tenant_id,
+    event = _event(actor, action, subject, before=before, after=after)
+    if of_platform:
+        event.tenant_id = None
+    event.save(force_insert=True)
+
+
+def record_all(
+    actor: Actor, action: str, changes: Iterable[tuple[Model, Mapping[str, Any] | None, Mapping[str, Any] | None]]
+) -> None:
+    """Insert a row for each (subject, before, after) at once; see `record`."""
+    AuditEvent.objects.bulk_create(
+        _event(actor, action, subject, before=before, after=after) for subject, before, after in changes
+    )
+
+
+def _event(
+    actor: Actor,
+    action: str,
+    subject: Model,
+    *,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
+) -> AuditEvent:
+    return AuditEvent(
+        tenant_id=subject.pk if isinstance(subject, Tenant) else getattr(subject, "tenant_id", None),
         source=actor.source,
         actor=actor.name[:MAX_ACTOR_LENGTH],
         action=action,

@@ -111,8 +111,9 @@ def _apply_endpoint(schedule: Schedule, changes: ScheduleChanges, *, install: Ex
     else:
         return
     if not endpoint.schedulable:
+        member = "endpoint_id" if "endpoint_id" in changes else "endpoint"
         raise InvalidFields.from_fields(
-            {"endpoint": f"{queries.ENDPOINT_REFUSED}: {endpoint}: {endpoint.unschedulable_reason}"}
+            {member: f"{queries.ENDPOINT_REFUSED}: {endpoint}: {endpoint.unschedulable_reason}"}
         )
     schedule.endpoint = endpoint
     schedule.endpoint_method, schedule.endpoint_path = endpoint.method, endpoint.path

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -23,6 +23,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, InterfaceError, connection
 
 from schedules import calendars, cron, ledger, temporal, temporal_bridge
@@ -39,11 +40,14 @@ from workflows.payloads import RunRequest
 
 log = structlog.get_logger(__name__)
 
-# How long a writer waits for its own push, so that its answer can say "synced". The push goes on without it.
-PUSH_PATIENCE_SECONDS: Final = 0.3
-# After Temporal did not answer, writers stop waiting for this long: the answer would be the same.
+# After Temporal did not answer, nobody in this process asks again for this long: the answer would be the same.
 OUTAGE_MEMORY_SECONDS: Final = 5.0
-PUSH_THREADS: Final = 4
+OUTAGE_JITTER_SECONDS: Final = 1.0
+PUSH_THREADS: Final = 2
+# Requests go first, because somebody waits for them and nobody for a mirror: a push waits until the process has been
+# quiet for a moment, though not for long.
+QUIET_SECONDS: Final = 0.02
+CALLERS_FIRST_SECONDS: Final = 0.5
 ANNOUNCEMENT_SECONDS: Final = 10.0
 MAX_WAITING: Final = 1000
 # How long a push waits for another one of the same mirror; as long as a call to Temporal may take.
@@ -91,30 +95,30 @@ def push(*, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_P
 
 
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
-    """Push soon, in the background; wait a moment for it. Call it after the commit. Never raises."""
-    _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), patience=PUSH_PATIENCE_SECONDS)
+    """Push soon, in the background. Call it after the commit. Waits for nothing, never raises."""
+    _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id))
 
 
 def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
     """Push several mirrors, given as (tenant id, schedule id), in the background. Waits for none, never raises."""
     for tenant_id, schedule_id in pushes:
-        _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), patience=0)
+        request_push(tenant_id=tenant_id, schedule_id=schedule_id)
 
 
 def request_start(*, tenant_id: UUID, run_id: UUID) -> None:
-    """Start a queued run's workflow soon, in the background; wait a moment for it. Never raises."""
-    _background.do_soon(partial(_start_queued, tenant_id, run_id), patience=PUSH_PATIENCE_SECONDS)
+    """Start a queued run's workflow soon, in the background. Waits for nothing, never raises."""
+    _background.do_soon(partial(_start_queued, tenant_id, run_id))
 
 
 def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
     """Start the workflows of several queued runs soon, in the background. Waits for none, never raises."""
     for run_id in run_ids:
-        _background.do_soon(partial(_start_queued, tenant_id, run_id), patience=0)
+        request_start(tenant_id=tenant_id, run_id=run_id)
 
 
 def request_cancel(*, tenant_id: UUID, run_id: UUID) -> None:
     """Ask the workflow of a run whose row wants cancellation to stop, in the background. Never raises."""
-    _background.do_soon(partial(_cancel, tenant_id, run_id), patience=PUSH_PATIENCE_SECONDS)
+    _background.do_soon(partial(_cancel, tenant_id, run_id))
 
 
 def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
@@ -124,7 +128,7 @@ def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """
     run = ledger.next_in_line(tenant_id=tenant_id, schedule_id=schedule_id)
     if run is not None:
-        _background.do_soon(partial(_start_queued, tenant_id, run.id), patience=0)
+        _background.do_soon(partial(_start_queued, tenant_id, run.id))
 
 
 def announce_temporal() -> None:
@@ -302,47 +306,103 @@ def _lock_statement(function: str, key: str) -> bool:
         return bool(cursor.fetchone()[0])
 
 
+class _Callers:
+    """Knows whether this process is answering a request right now."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._in_flight = 0
+        self._quiet_since = 0.0
+        request_started.connect(self._began, weak=False)
+        request_finished.connect(self._ended, weak=False)
+
+    def wait_for_a_pause(self, *, patience_seconds: float) -> None:
+        """Return once nothing has been in flight for `QUIET_SECONDS`, or after so long."""
+        deadline = time.monotonic() + patience_seconds
+        with self._changed:
+            while (now := time.monotonic()) < deadline:
+                wake = deadline if self._in_flight else min(deadline, self._quiet_since + QUIET_SECONDS)
+                if wake <= now:
+                    return
+                self._changed.wait(wake - now)
+
+    def _began(self, **_: object) -> None:
+        with self._changed:
+            self._in_flight += 1
+
+    def _ended(self, **_: object) -> None:
+        with self._changed:
+            self._in_flight = max(0, self._in_flight - 1)
+            self._quiet_since = time.monotonic()
+            self._changed.notify_all()
+
+
 class _Background:
-    """The threads that push for this process. Made on first use and anew after a fork."""
+    """The threads that push for this process, made on first use and anew after a fork.
+
+    While Temporal is away, work is put off and tried again together; what a process takes with it when it ends, and
+    what is too much to keep, is found by the sweep.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process_id = 0
         self._executor: ThreadPoolExecutor | None = None
         self._unavailable_until = 0.0
+        self._put_off: list[Callable[[], PushOutcome]] = []
         self.futures: set[Future[PushOutcome]] = set()
 
-    def do_soon(self, work: Callable[[], PushOutcome], *, patience: float) -> None:
-        """Do the work in the background and wait ``patience`` seconds for it.
-
-        Does not wait while Temporal is known to be away, and leaves the work to the sweep where too much is queued.
-        """
-        if len(self.futures) >= MAX_WAITING:
-            return
-        if time.monotonic() < self._unavailable_until:
-            patience = 0
+    def do_soon(self, work: Callable[[], PushOutcome]) -> None:
+        """Do the work in the background. Waits for nothing, never raises."""
         with self._lock:
-            if self._executor is None or self._process_id != os.getpid():
+            if self._process_id != os.getpid():
                 self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
-                self.futures, self._process_id = set(), os.getpid()
-            future = self._executor.submit(contextvars.copy_context().run, self._do, work)
+                self.futures, self._put_off, self._process_id = set(), [], os.getpid()
+            if len(self.futures) + len(self._put_off) >= MAX_WAITING:
+                return
+            work = partial(contextvars.copy_context().run, work)
+            if time.monotonic() < self._unavailable_until:
+                self._put_off_until_it_answers(work)
+                return
+            assert self._executor is not None
+            future = self._executor.submit(self._do, work)
             self.futures.add(future)
         future.add_done_callback(self.futures.discard)
-        with contextlib.suppress(FutureTimeoutError):
-            future.result(patience)
 
     def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
-        # Whoever comes right after an outage was seen does not ask again at once, and keeps no connection meanwhile.
-        time.sleep(max(0.0, self._unavailable_until - time.monotonic()))
-        try:
-            outcome = isolated(work)
-        finally:
-            connection.close()
+        _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
+        if time.monotonic() < self._unavailable_until:
+            outcome = PushOutcome.UNAVAILABLE
+        else:
+            try:
+                outcome = isolated(work)
+            finally:
+                connection.close()
+            if outcome is PushOutcome.UNAVAILABLE:
+                self._unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
         if outcome is PushOutcome.UNAVAILABLE:
-            self._unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
+            with self._lock:
+                self._put_off_until_it_answers(work)
         return outcome
 
+    def _put_off_until_it_answers(self, work: Callable[[], PushOutcome]) -> None:
+        """Keep it for later; the first that is kept sets the clock. Call it with the lock held."""
+        self._put_off.append(work)
+        if len(self._put_off) == 1:
+            # Not all processes at the same moment. A timer that is a daemon keeps no process from ending.
+            delay = max(0.0, self._unavailable_until - time.monotonic()) + random.uniform(0, OUTAGE_JITTER_SECONDS)  # noqa: S311
+            timer = threading.Timer(delay, self._try_again)
+            timer.daemon = True
+            timer.start()
 
+    def _try_again(self) -> None:
+        with self._lock:
+            works, self._put_off = self._put_off, []
+        for work in works:
+            self.do_soon(work)
+
+
+_callers = _Callers()
 _background = _Background()
 
 

@@ -22,10 +22,10 @@ from schedules.models import (
     ApiEndpoint,
     ApiKey,
     AuditEvent,
-    CreateRequest,
     Extension,
     ExtensionInstall,
     ExtensionVersion,
+    IdempotencyRecord,
     Notification,
     NotificationChannel,
     RateWindowEntry,
@@ -133,7 +133,7 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
         services.remove_rows(list(Schedule.objects.filter(tenant=tenant)))
         runs.all().delete()
         installs.all().delete()
-        for rows in (RunCount, Notification, NotificationChannel, CreateRequest, RateWindowEntry):
+        for rows in (RunCount, Notification, NotificationChannel, IdempotencyRecord, RateWindowEntry):
             rows.objects.filter(tenant_id=tenant_id).delete()
         ApiKey.objects.filter(tenant=tenant).delete()
         TenantMembership.objects.filter(tenant=tenant).delete()
@@ -301,7 +301,7 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         services.settle_install(install)
         schedules = list(Schedule.objects.filter(tenant_id=tenant_id, install=install))
         services.remove_rows(schedules)
-        CreateRequest.objects.filter(tenant_id=tenant_id, install_id=install.id).delete()
+        IdempotencyRecord.objects.filter(tenant_id=tenant_id, install_id=install.id).delete()
         before = _describe_install(install) | {"schedules": len(schedules)}
         audit.record(actor, "install.deleted", install, before=before)
         install.delete()

@@ -12,6 +12,7 @@ from django.conf import settings
 
 MAX_DEPTH: Final = 100
 # An escaped NUL and not an escaped backslash before "u0000": jsonb cannot hold the former.
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -59,6 +60,16 @@ def encode_payload(payload: Any) -> bytes:
 def moment_text(moment: datetime) -> str:
     """A time as RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_moment(text: str) -> datetime | None:
+    """The time that a text of RFC 3339, section 5.6, spells, in UTC; None for any other text."""
+    if not _MOMENT.fullmatch(text):
+        return None  # Python would read much more than that
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _depth(value: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import Q, QuerySet, Value
@@ -86,13 +86,22 @@ def filter_schedules(
     endpoint: str | None = None,
     search: str | None = None,
 ) -> QuerySet[Schedule]:
-    """The rows that fit; ``endpoint`` is a path, ``search`` a part of the name or of the path."""
+    """The rows that fit; ``endpoint`` is "METHOD /path" or a path, ``search`` a part of the name or of the path.
+
+    Raises InvalidFields for an endpoint that can be none.
+    """
     if enabled is not None:
         rows = rows.filter(enabled=enabled)
     if last_run_status is not None:
         rows = rows.filter(last_run_status=last_run_status)
     if endpoint is not None:
-        rows = rows.filter(endpoint_path=endpoint)
+        try:
+            wanted = parse_endpoint_selector(endpoint)
+        except ValueError as error:
+            raise InvalidFields.from_fields({"endpoint": str(error)}) from error
+        rows = rows.filter(endpoint_path=wanted.path)
+        if wanted.method is not None:
+            rows = rows.filter(endpoint_method=wanted.method)
     if search is not None:
         rows = rows.filter(Q(name__icontains=search) | Q(endpoint_path__icontains=search))
     return rows
@@ -192,11 +201,24 @@ def match_endpoint(*, version_id: UUID, selector: str) -> tuple[ApiEndpoint, str
     return find_endpoint(version_id=version_id, selector=selector), wanted.path
 
 
+# (expression, zone) -> the moment that was asked about, and the answer.
+_next_slots: dict[tuple[str, str], tuple[datetime, datetime | None]] = {}
+MAX_REMEMBERED_SLOTS: Final = 10_000
+
+
 def next_slot_of(schedule: Schedule, *, after: datetime, install_enabled: bool) -> datetime | None:
     """When the schedule is due next, or None while it or its install is disabled."""
     if not (schedule.enabled and install_enabled):
         return None
-    return cron.next_slot(cron.parse(schedule.cron), cron.parse_zone(schedule.timezone), after=after)
+    # What is next after one moment is next after every later one until it comes, so a list asks anew only then.
+    known = _next_slots.get((schedule.cron, schedule.timezone))
+    if known is not None and known[0] <= after and (known[1] is None or after < known[1]):
+        return known[1]
+    slot = cron.next_slot(cron.parse(schedule.cron), cron.parse_zone(schedule.timezone), after=after)
+    if len(_next_slots) >= MAX_REMEMBERED_SLOTS:
+        _next_slots.clear()
+    _next_slots[schedule.cron, schedule.timezone] = after, slot
+    return slot
 
 
 def visible_tenants(user: Any) -> Sequence[UUID] | None:

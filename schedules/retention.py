@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from schedules import idempotency, limits
 from schedules.models import RunCountProgress, Tenant
 
 # Not younger than this, to count in few steps; see `_SAFE_MARK` for what makes it safe.
@@ -52,6 +53,8 @@ def purge(*, batch_size: int = BATCH) -> int:
     for tenant_id, days in Tenant.objects.values_list("id", "keep_other_days"):
         deleted += _purge(tenant_id, succeeded=False, keep=timedelta(days=days), batch_size=batch_size)
     _repeat(_PURGE_NOTIFICATIONS, {"keep": KEEP_NOTIFICATIONS}, batch_size=batch_size)
+    _repeat(_PURGE_IDEMPOTENCY, {"keep": idempotency.MEMORY}, batch_size=batch_size)
+    _repeat(_PURGE_RATES, {"keep": limits.WINDOW}, batch_size=batch_size)
     return deleted
 
 
@@ -120,6 +123,22 @@ DELETE FROM schedules_schedulerun WHERE id IN (
       AND status IN ('failed', 'timed_out', 'cancelled', 'skipped_overlap', 'skipped_disabled', 'missed', 'superseded')
       AND finished_at < statement_timestamp() - %(keep)s
       AND finished_at <= (SELECT until FROM schedules_runcountprogress)
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+_PURGE_IDEMPOTENCY: Final = """
+DELETE FROM schedules_idempotencyrecord WHERE id IN (
+    SELECT id FROM schedules_idempotencyrecord
+    WHERE created_at < statement_timestamp() - %(keep)s
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+_PURGE_RATES: Final = """
+DELETE FROM schedules_ratewindowentry WHERE id IN (
+    SELECT id FROM schedules_ratewindowentry
+    WHERE at < statement_timestamp() - %(keep)s
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 """

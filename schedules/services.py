@@ -7,9 +7,8 @@ convergence to push the mirror once that has committed. It succeeds whether or n
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, cast
@@ -22,7 +21,6 @@ from django.db.models.functions import Now
 from schedules import audit, convergence, ledger, policies, queries
 from schedules.changes import ScheduleChanges, apply_changes
 from schedules.errors import (
-    Conflict,
     InstallDisabled,
     NameInUse,
     NotFound,
@@ -31,7 +29,6 @@ from schedules.errors import (
 )
 from schedules.models import (
     ApiEndpoint,
-    CreateRequest,
     ExtensionInstall,
     MirrorRemoval,
     Schedule,
@@ -41,33 +38,20 @@ MAX_REASON_LENGTH: Final = 256
 _NAME_CONSTRAINT: Final = "a_schedule_name_is_unique_per_install"
 
 
-@dataclass(frozen=True, slots=True)
-class RepeatableRequest:
-    """What tells a repeat from another request: the caller's key, and a digest of what it asked for."""
-
-    key: str
-    digest: str
-
-
 def create_schedule(
     *,
     tenant_id: UUID,
     install_id: UUID,
     changes: ScheduleChanges,
     actor: audit.Actor,
-    request: RepeatableRequest | None = None,
 ) -> Schedule:
     """Create a schedule and ask for its mirror.
 
     Raises InvalidFields with every member that is wrong, TooManySchedules, NameInUse, InstallDisabled, NotFound. A
-    repeat of a ``request`` gives the schedule that the first one made; the same key with another digest, and one whose
-    schedule is gone, is a Conflict. Without a request a repeat creates another schedule, unless the name is given: then
-    it is refused.
+    repeat creates another schedule, unless the name is given: then it is refused.
     """
     with _translated_constraints(), transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
-        if request is not None and (earlier := _made_earlier(install, request)) is not None:
-            return earlier
         if not install.is_enabled:
             raise InstallDisabled("The extension is disabled, enable it before creating schedules")
         schedule = Schedule(tenant_id=tenant_id, install=install)
@@ -77,17 +61,10 @@ def create_schedule(
         if queries.schedules_of(tenant_id=tenant_id, install_id=install_id).count() >= _schedule_limit():
             raise TooManySchedules(f"Too many schedules: an install may have {_schedule_limit()}")
         _refuse_taken_name(schedule)
-        ledger.open_account(schedule, now=ledger.database_now())
+        now = ledger.database_now()
+        ledger.open_account(schedule, now=now)
+        schedule.created_at = schedule.updated_at = schedule.changed_at = now
         schedule.save(force_insert=True)
-        schedule.refresh_from_db(fields=["created_at", "updated_at", "changed_at"])
-        if request is not None:
-            CreateRequest.objects.create(
-                tenant_id=tenant_id,
-                install_id=install_id,
-                key=request.key,
-                digest=request.digest,
-                schedule_id=schedule.id,
-            )
         audit.record(actor, "schedule.created", schedule, after=describe_schedule(schedule))
         _push_on_commit(schedule)
     return schedule
@@ -100,17 +77,17 @@ def update_schedule(
     schedule_id: UUID,
     changes: ScheduleChanges,
     actor: audit.Actor,
-    expected_revision: int | None = None,
+    expected_revisions: Collection[int] | None = None,
 ) -> Schedule:
     """Change the given members of a schedule and ask for its mirror.
 
-    Raises what `create_schedule` does, and StaleRevision where ``expected_revision`` is given and is not the
-    current one. Changes that make no difference write nothing, so a repeat is free.
+    Raises what `create_schedule` does, and StaleRevision where ``expected_revisions`` is given and the
+    current one is not among them. Changes that make no difference write nothing, so a repeat is free.
     """
     with _translated_constraints(), transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
         schedule = _lock_schedule(install, schedule_id)
-        _refuse_stale(schedule, expected_revision)
+        _refuse_stale(schedule, expected_revisions)
         former, before, was_enabled = copy.copy(schedule), describe_schedule(schedule), schedule.enabled
         apply_changes(schedule, changes, install=install)
         if schedule.enabled and not was_enabled and not install.is_enabled:
@@ -203,7 +180,7 @@ def check_schedule(
     install_id: UUID,
     schedule_id: UUID | None,
     changes: ScheduleChanges,
-    expected_revision: int | None = None,
+    expected_revisions: Collection[int] | None = None,
 ) -> None:
     """Raise what a create (without ``schedule_id``) or an update would raise, and write nothing."""
     common: dict[str, Any] = {
@@ -216,7 +193,7 @@ def check_schedule(
         if schedule_id is None:
             create_schedule(**common)
         else:
-            update_schedule(schedule_id=schedule_id, expected_revision=expected_revision, **common)
+            update_schedule(schedule_id=schedule_id, expected_revisions=expected_revisions, **common)
         # Takes the rows and the request for a push back together.
         transaction.set_rollback(True)
 
@@ -243,11 +220,29 @@ def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> lis
     """Disable every enabled schedule of an install, all of them or none; returns those. A repeat changes nothing."""
     with transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
-        enabled = queries.schedules_of(tenant_id=tenant_id, install_id=install.id).filter(enabled=True)
-        return [
-            set_enabled(tenant_id=tenant_id, install_id=install_id, schedule_id=schedule_id, enabled=False, actor=actor)
-            for schedule_id in list(enabled.values_list("id", flat=True))
-        ]
+        rows = Schedule.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id, install=install)
+        schedules = list(rows.filter(enabled=True).order_by("id"))
+        befores = [describe_schedule(schedule) for schedule in schedules]
+        now = ledger.database_now()
+        if install.is_enabled:
+            ledger.settle_completely(schedules, until=now)
+        for schedule in schedules:
+            ledger.open_account(schedule, now=now)
+            schedule.enabled, schedule.updated_at, schedule.changed_at, schedule.sync_error = False, now, now, ""
+            schedule.generation += 1
+            schedule.revision += 1
+        Schedule.objects.bulk_update(schedules, _WRITTEN_FIELDS)
+        audit.record_all(
+            actor,
+            "schedule.updated",
+            [
+                (schedule, before, describe_schedule(schedule))
+                for schedule, before in zip(schedules, befores, strict=True)
+            ],
+        )
+        pushes = [(schedule.tenant_id, schedule.id) for schedule in schedules]
+        transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))
+    return schedules
 
 
 def delete_schedule(
@@ -256,7 +251,7 @@ def delete_schedule(
     install_id: UUID,
     schedule_id: UUID,
     actor: audit.Actor,
-    expected_revision: int | None = None,
+    expected_revisions: Collection[int] | None = None,
 ) -> None:
     """Delete a schedule; its runs stay until their retention ends.
 
@@ -265,7 +260,7 @@ def delete_schedule(
     with transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
         schedule = _lock_schedule(install, schedule_id)
-        _refuse_stale(schedule, expected_revision)
+        _refuse_stale(schedule, expected_revisions)
         audit.record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
         _settle(schedule, install=install, until=ledger.database_now())
         remove_rows([schedule])
@@ -343,18 +338,6 @@ _WRITTEN_FIELDS: Final = (
 )
 
 
-def _made_earlier(install: ExtensionInstall, request: RepeatableRequest) -> Schedule | None:
-    made = CreateRequest.objects.filter(tenant_id=install.tenant_id, install_id=install.id, key=request.key).first()
-    if made is None:
-        return None
-    if made.digest != request.digest:
-        raise Conflict("This Idempotency-Key was used with another body")
-    schedule = Schedule.objects.filter(tenant_id=install.tenant_id, id=made.schedule_id).first()
-    if schedule is None:
-        raise Conflict("The schedule that this Idempotency-Key made was deleted")
-    return schedule
-
-
 def _schedule_limit() -> int:
     return int(settings.SCHEDULER_MAX_PER_INSTALL)
 
@@ -371,8 +354,8 @@ def _lock_schedule(install: ExtensionInstall, schedule_id: UUID) -> Schedule:
     return schedule
 
 
-def _refuse_stale(schedule: Schedule, expected_revision: int | None) -> None:
-    if expected_revision is not None and expected_revision != schedule.revision:
+def _refuse_stale(schedule: Schedule, expected_revisions: Collection[int] | None) -> None:
+    if expected_revisions is not None and schedule.revision not in expected_revisions:
         raise StaleRevision(
             "Somebody else changed the schedule meanwhile",
             data={"revision": schedule.revision},

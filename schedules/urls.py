@@ -6,13 +6,13 @@ from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from schedules.api import admin_views, host_views, registry_views, run_views, tenant_views
-from schedules.api.schema import schema_view
+from schedules.api.schema import SchemaView
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
 _REGISTRY = "api/internal/registry"
 
 urlpatterns = [
-    path("api/schema/", schema_view, name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
     path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
@@ -48,6 +48,9 @@ urlpatterns = [
     path(f"{_EXTENSION}/runs/<str:run_id>/cancel", run_views.CancelRunView.as_view(), name="cancel-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>/replay", run_views.ReplayRunView.as_view(), name="replay-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>", run_views.RunView.as_view(), name="run"),
+    path("api/extensions", tenant_views.ExtensionsView.as_view(), name="extensions"),
+    path("api/audit-events", tenant_views.AuditEventsView.as_view(), name="audit-events"),
+    path("api/notifications", tenant_views.NotificationsView.as_view(), name="notifications"),
     path("api/tenant", tenant_views.TenantSettingsView.as_view(), name="tenant"),
     path("api/stats", tenant_views.TenantStatsView.as_view(), name="tenant-stats"),
     path("api/notification-channels", tenant_views.ChannelsView.as_view(), name="notification-channels"),

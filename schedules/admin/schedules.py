@@ -130,7 +130,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
                 install_id=install.id,
                 schedule_id=None if self.is_new else self.instance.pk,
                 changes=self.changes(),
-                expected_revision=self.expected_revision(),
+                expected_revisions=self.expected_revisions(),
             )
         except SchedulingError as error:
             for field, message in error.fields.items():
@@ -139,9 +139,10 @@ class ScheduleForm(forms.ModelForm[Schedule]):
                 raise ValidationError(error.message) from error
         return cleaned
 
-    def expected_revision(self) -> int | None:
+    def expected_revisions(self) -> set[int] | None:
         """The revision that the form was opened with, so that somebody else's change meanwhile is not undone."""
-        return None if self.is_new else self.cleaned_data.get("seen_revision")
+        seen = None if self.is_new else self.cleaned_data.get("seen_revision")
+        return None if seen is None else {seen}
 
     def changes(self) -> ScheduleChanges:
         """The input as the service takes it."""
@@ -257,7 +258,7 @@ class ScheduleAdmin(TenantScopedAdmin):
             "actor": actor_of(request),
         }
         if change:
-            common |= {"schedule_id": obj.id, "expected_revision": form.expected_revision()}
+            common |= {"schedule_id": obj.id, "expected_revisions": form.expected_revisions()}
         saved = (services.update_schedule if change else services.create_schedule)(**common)
         obj.__dict__.update(saved.__dict__)
 

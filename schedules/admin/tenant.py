@@ -22,6 +22,7 @@ from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
 from schedules.errors import SchedulingError
 from schedules.models import (
     MAX_NAME_LENGTH,
+    MAX_TARGET_LENGTH,
     ApiKey,
     Notification,
     NotificationChannel,
@@ -76,7 +77,9 @@ class ChannelForm(TenantOwnedForm):
 
     kind = forms.ChoiceField(choices=NotificationKind.choices, widget=UnfoldAdminSelectWidget)
     target = forms.CharField(
-        max_length=1024, widget=UnfoldAdminTextInputWidget, help_text="An e-mail address, or a webhook's URL."
+        max_length=MAX_TARGET_LENGTH,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="An e-mail address, or a webhook's URL.",
     )
     events = forms.MultipleChoiceField(
         choices=NotificationEvent.choices,

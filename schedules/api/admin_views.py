@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from datetime import UTC, datetime
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from rest_framework import status
 from rest_framework.request import Request
@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from schedules import preview, queries, services
 from schedules.api import answers, requests, shapes
 from schedules.api.authentication import Caller
-from schedules.api.base import Cursor, InstallView, idempotency_key
+from schedules.api.base import InstallView, answer_once, page_answer, read_nothing
 from schedules.api.schema import IDEMPOTENCY_KEY, IF_MATCH, SCHEDULES, operation, page_of
 from schedules.changes import ScheduleChanges
 from schedules.models import ExtensionInstall, Schedule
@@ -42,6 +42,8 @@ class EndpointsView(InstallView):
 class SchedulesView(InstallView):
     """The schedules of one install."""
 
+    parameters = {"GET": requests.ScheduleQuery}
+
     @operation(
         "list_schedules",
         tag=SCHEDULES,
@@ -55,14 +57,11 @@ class SchedulesView(InstallView):
         The oldest come first unless ``order`` says otherwise.
         """
         install = self.install(request)
-        wanted = requests.ScheduleQuery.read_filters(request.query_params)
         rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
-        paginator = Cursor(requests.SCHEDULE_ORDERS)
-        page = paginator.paginate_queryset(queries.filter_schedules(rows, **wanted), request, view=self)
+        found = queries.filter_schedules(rows, **requests.ScheduleQuery.filters(self.query))
         now = datetime.now(UTC)
-        return paginator.get_paginated_response(
-            [answers.render_schedule(schedule, install_enabled=install.is_enabled, now=now) for schedule in page or []]
-        )
+        render = partial(answers.render_schedule, install_enabled=install.is_enabled, now=now)
+        return page_answer(self, request, found, orders=requests.SCHEDULE_ORDERS, render=render)
 
     @operation(
         "create_schedule",
@@ -72,34 +71,24 @@ class SchedulesView(InstallView):
         status=201,
         parameters=[IDEMPOTENCY_KEY],
         refuses=[403, 409],
+        etag=True,
     )
     def post(self, request: Request, extension_ref: str) -> Response:
         """Create a schedule.
 
-        The same ``Idempotency-Key`` and body give the same schedule back; the same key with another body is a conflict.
+        Its mirror in Temporal follows within a moment: ``sync_state`` is ``pending`` in this answer.
         """
         install = self.install(request)
-        schedule = services.create_schedule(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            changes=_read_changes(request, requests.ScheduleCreate),
-            actor=Caller(request).actor,
-            request=_repeatable(request),
-        )
-        schedule = self._fresh(schedule)
-        return Response(
-            answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC)),
-            status=status.HTTP_201_CREATED,
-        )
+        changes = _read_changes(request, requests.ScheduleCreate)
 
-    @staticmethod
-    def _fresh(schedule: Schedule) -> Schedule:
-        """The row as the push after the commit left it, so that the answer can already say "synced"."""
-        return queries.find_schedule(
-            tenant_id=schedule.tenant_id,
-            install_id=schedule.install_id,
-            schedule_id=schedule.id,
-        )
+        def create() -> dict[str, Any]:
+            schedule = services.create_schedule(
+                tenant_id=install.tenant_id, install_id=install.id, changes=changes, actor=Caller(request).actor
+            )
+            return answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
+
+        body = answer_once(request, install, operation="create_schedule", work=create)
+        return Response(body, status=status.HTTP_201_CREATED, headers={"ETag": f'"{body["revision"]}"'})
 
 
 class DisableAllView(InstallView):
@@ -111,6 +100,7 @@ class DisableAllView(InstallView):
 
         A repeat finds none that is enabled.
         """
+        read_nothing(request)
         install = self.install(request)
         disabled = services.disable_all(tenant_id=install.tenant_id, install_id=install.id, actor=Caller(request).actor)
         return Response({"disabled": len(disabled), "schedule_ids": [str(schedule.id) for schedule in disabled]})
@@ -121,7 +111,7 @@ class PreviewView(InstallView):
 
     read_methods = InstallView.read_methods | {"POST"}
 
-    @operation("preview_schedule", tag=SCHEDULES, request=requests.PreviewRequest, answer=shapes.Preview)
+    @operation("preview_schedule", tag=SCHEDULES, request=requests.PreviewRequest, answer=shapes.Preview, refuses=[403])
     def post(self, request: Request, extension_ref: str) -> Response:
         """Tell what a schedule would do.
 
@@ -171,15 +161,15 @@ class ScheduleView(InstallView):
         ``If-Match`` with the revision guards against overwriting somebody else's change.
         """
         install = self.install(request)
-        services.update_schedule(
+        schedule = services.update_schedule(
             tenant_id=install.tenant_id,
             install_id=install.id,
             schedule_id=self.id_in_address("schedule_id", "Schedule"),
             changes=_read_changes(request, requests.ScheduleWrite),
             actor=Caller(request).actor,
-            expected_revision=_expected_revision(request),
+            expected_revisions=_expected_revisions(request),
         )
-        return self._answer(install, self.schedule(install))
+        return self._answer(install, schedule)
 
     @operation("delete_schedule", tag=SCHEDULES, status=204, parameters=[IF_MATCH], refuses=[403, 412])
     def delete(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
@@ -193,7 +183,7 @@ class ScheduleView(InstallView):
             install_id=install.id,
             schedule_id=self.id_in_address("schedule_id", "Schedule"),
             actor=Caller(request).actor,
-            expected_revision=_expected_revision(request),
+            expected_revisions=_expected_revisions(request),
         )
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -203,26 +193,19 @@ class ScheduleView(InstallView):
         return Response(body, headers={"ETag": f'"{schedule.revision}"'})
 
 
-def _repeatable(request: Request) -> services.RepeatableRequest | None:
-    key = idempotency_key(request)
-    if key is None:
-        return None
-    # Of the meaning and not of the bytes: the order of members and blanks make no other request.
-    content = json.dumps(request.data, sort_keys=True, separators=(",", ":")).encode()
-    return services.RepeatableRequest(key, hashlib.sha256(content).hexdigest())
-
-
 def _read_changes(request: Request, shape: type[requests.ScheduleWrite]) -> ScheduleChanges:
     body = shape(data=request.data)
     body.is_valid(raise_exception=True)
     return cast("ScheduleChanges", dict(body.validated_data))
 
 
-def _expected_revision(request: Request) -> int | None:
-    """The revision of an ``If-Match`` header (RFC 9110, section 13.1.1), or None where anything matches."""
-    value = request.headers.get("If-Match", "").strip()
-    if value in {"", "*"}:
+def _expected_revisions(request: Request) -> frozenset[int] | None:
+    """The revisions of an ``If-Match`` header (RFC 9110, section 13.1.1), or None where anything matches.
+
+    A weak tag never matches there, and what is no revision of ours matches none either.
+    """
+    value = request.headers.get("If-Match")
+    if value is None or value.strip() == "*":
         return None
-    text = value.removeprefix("W/").strip('"')
-    # Anything else matches no revision there is, which is what a stale one is.
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    tags = (tag.strip() for tag in value.split(","))
+    return frozenset(int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[0-9]{1,9}"', tag, re.ASCII))

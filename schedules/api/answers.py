@@ -6,7 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from schedules import payloads, policies, preview, queries, stats
-from schedules.models import ApiEndpoint, ApiKey, NotificationChannel, Schedule, ScheduleRun, Tenant
+from schedules.models import (
+    ApiEndpoint,
+    ApiKey,
+    AuditEvent,
+    ExtensionInstall,
+    Notification,
+    NotificationChannel,
+    Schedule,
+    ScheduleRun,
+    Tenant,
+)
 
 
 def rfc3339(moment: datetime | None) -> str | None:
@@ -86,6 +96,49 @@ def render_preview(shown: preview.Preview) -> dict[str, Any]:
             {"at": rfc3339(note.at), "kind": note.kind, "text": note.text} for note in shown.clock_changes
         ],
         "warnings": [{"code": warning.code, "text": warning.text} for warning in shown.warnings],
+    }
+
+
+def render_install(install: ExtensionInstall) -> dict[str, Any]:
+    """An install, without what the platform alone knows of it."""
+    return {
+        "id": str(install.id),
+        "registry_id": str(install.extension_id),
+        "publisher": install.extension.publisher,
+        "name": install.extension.name,
+        "version": install.version.version,
+        "is_enabled": install.is_enabled,
+        "granted_caps": install.granted_caps,
+        "created_at": rfc3339(install.created_at),
+    }
+
+
+def render_audit_event(event: AuditEvent) -> dict[str, Any]:
+    """Who changed what, through which door."""
+    return {
+        "at": rfc3339(event.at),
+        "source": event.source,
+        "actor": event.actor,
+        "action": event.action,
+        "subject_type": event.subject_type,
+        "subject_id": str(event.subject_id),
+        "before": event.before,
+        "after": event.after,
+    }
+
+
+def render_notification(message: Notification) -> dict[str, Any]:
+    """A message, and whether it arrived."""
+    return {
+        "id": str(message.id),
+        "channel_id": str(message.channel_id),
+        "event": message.event,
+        "schedule_id": str(message.schedule_id),
+        "created_at": rfc3339(message.created_at),
+        "attempts": message.attempts,
+        "next_attempt_at": rfc3339(message.next_attempt_at),
+        "delivered_at": rfc3339(message.delivered_at),
+        "last_error": message.last_error or None,
     }
 
 

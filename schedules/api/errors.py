@@ -19,6 +19,8 @@ from schedules.errors import DependencyUnavailable, RateLimited, SchedulingError
 
 log = structlog.get_logger(__name__)
 
+# The one API whose errors have a body of their own.
+_HOST_API: Final = "/api/internal/ext-scheduler/"
 _CODES: Final = {
     400: "invalid",
     401: "not_authenticated",
@@ -95,8 +97,24 @@ def error_body(
     }
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django refuses before any view, e.g. a host that is not ours."""
+    if request.path.startswith("/api/"):
+        return JsonResponse(error_body("invalid", "The request is malformed or addressed to another host"), status=400)
+    return defaults.bad_request(request, exception)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django forbids before any view."""
+    if request.path.startswith("/api/"):
+        return JsonResponse(error_body("permission_denied", "This is not allowed"), status=403)
+    return defaults.permission_denied(request, exception)
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an address that nothing is at: in JSON below /api/, as a page elsewhere."""
+    if request.path.startswith(_HOST_API):
+        return JsonResponse({"error": "There is nothing at this address"}, status=404)
     if request.path.startswith("/api/"):
         return JsonResponse(error_body("not_found", "There is nothing at this address"), status=404)
     return defaults.page_not_found(request, exception)
@@ -104,6 +122,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer for a bug: the stack is in the log, and only there."""
+    if request.path.startswith(_HOST_API):
+        return JsonResponse({"error": "Something went wrong on our side"}, status=500)
     if request.path.startswith("/api/"):
         return JsonResponse(error_body("internal_error", "Something went wrong on our side"), status=500)
     return defaults.server_error(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -75,21 +75,15 @@ class IdField(serializers.UUIDField):
         return UUID(data)
 
 
-# RFC 3339, section 5.6; Python reads much more than that as a time.
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
 @extend_schema_field(OpenApiTypes.DATETIME)
 class MomentField(serializers.Field[datetime, str, str, Any]):
     """A time as RFC 3339 has it, with its offset from UTC."""
 
     def to_internal_value(self, data: Any) -> datetime:
         """Refuse what is no time, or none that can be told in UTC."""
-        if isinstance(data, str) and _MOMENT.fullmatch(data):
-            try:
-                return datetime.fromisoformat(data.upper()).astimezone(UTC)
-            except (ValueError, OverflowError):
-                pass
+        moment = payloads.parse_moment(data) if isinstance(data, str) else None
+        if moment is not None:
+            return moment
         raise serializers.ValidationError("must be a time such as 2026-03-29T01:00:00Z")
 
     def to_representation(self, value: datetime) -> str:

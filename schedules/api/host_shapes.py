@@ -63,7 +63,7 @@ class ScheduleInfo(shapes.Shape):
 
 
 class HostList(shapes.Shape):
-    """The answer to ``list``."""
+    """The answer to `list`."""
 
     schedules = ScheduleInfo(many=True)
 
@@ -71,7 +71,7 @@ class HostList(shapes.Shape):
 
 
 class HostGet(shapes.Shape):
-    """The answer to ``get``."""
+    """The answer to `get`."""
 
     schedule = ScheduleInfo(allow_null=True)
 
@@ -79,7 +79,7 @@ class HostGet(shapes.Shape):
 
 
 class HostEndpoints(shapes.Shape):
-    """The answer to ``getEndpoints``."""
+    """The answer to `getEndpoints`."""
 
     endpoints = shapes.Endpoint(many=True)
 
@@ -87,7 +87,7 @@ class HostEndpoints(shapes.Shape):
 
 
 class HostSuccess(shapes.Shape):
-    """The answer to ``update`` and ``delete``."""
+    """The answer to `update` and `delete`."""
 
     success = only(value=True)
 
@@ -95,7 +95,7 @@ class HostSuccess(shapes.Shape):
 
 
 class HostCreated(HostSuccess):
-    """The answer to ``create``."""
+    """The answer to `create`."""
 
     scheduleId = serializers.UUIDField()  # noqa: N815
 
@@ -111,8 +111,8 @@ class HostRefusal(shapes.Shape):
 
     example = {
         "success": False,
-        "error": "Cron too frequent: it would run every 60 s, at least 300 s are needed",
-        "fieldErrors": {"cron": "Cron too frequent: it would run every 60 s, at least 300 s are needed"},
+        "error": shapes.FREQUENT,
+        "fieldErrors": {"cron": shapes.FREQUENT},
     }
 
 

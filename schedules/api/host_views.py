@@ -6,15 +6,16 @@ of every other status. Statuses other than 2xx speak of the transport alone.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
+from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import transaction
-from django.http import HttpRequest
+from django.db import connection, transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -40,7 +41,9 @@ RUNNER_HEADER: Final = "x-runner-auth"
 MANAGE_CAPABILITY: Final = "cap:scheduler.manage"
 _CLEARABLE: Final = frozenset({"name", "payload"})
 _WRITES: Final = frozenset({"create", "update", "delete"})
-_SNAKE_TO_CAMEL: Final = {"endpoint_id": "endpointId"}
+# The rules speak of the row; this API has one member for its endpoint.
+_ABOUT_ONE: Final = frozenset({"get", "update", "delete"})
+_WIRE_NAMES: Final = {"endpoint_id": "endpoint"}
 
 # The type of each request member. None is allowed where a member can be cleared or left to its default.
 _MEMBER_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -84,6 +87,7 @@ class TransportError(SchedulingError):
 class HostApiView(APIView):
     """One route; the body's ``operation`` selects."""
 
+    http_method_names = ["post"]
     authentication_classes = ()
     permission_classes = ()
     # A runner's HTTP library may name any type or none; what is no JSON is told so as a 400.
@@ -96,27 +100,28 @@ class HostApiView(APIView):
         """Errors of this API have the body that runners know: ``{error}``."""
         return _handle_exception
 
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Note when the call began."""
-        self._began = time.perf_counter()
-        return super().initialize_request(request, *args, **kwargs)
-
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count the call and leave a line in the log, whatever became of it."""
-        refused = response.status_code == 200 and isinstance(response.data, dict) and "fieldErrors" in response.data
-        status = "refused" if refused else str(response.status_code)
-        seconds = time.perf_counter() - self._began
-        metrics.HOST_API_CALLS.labels(operation=self._operation, status=status).inc()
-        metrics.HOST_API_DURATION.labels(operation=self._operation).observe(seconds)
-        log.info(
-            "host_api.call",
-            operation=self._operation,
-            status=status,
-            install_id=str(self.kwargs.get("install_id", ""))[:36],
-            duration_ms=round(seconds * 1000, 1),
-            refused_members=sorted(response.data["fieldErrors"]) if refused else [],
-        )
-        return super().finalize_response(request, response, *args, **kwargs)
+    def dispatch(self, request: Request, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Answer, count the call and leave a line in the log, whatever becomes of it."""
+        began = time.perf_counter()
+        status, refused = "500", []
+        try:
+            response = cast("Response", super().dispatch(request, *args, **kwargs))
+            status = str(response.status_code)
+            if status == "200" and isinstance(response.data, dict) and "fieldErrors" in response.data:
+                status, refused = "refused", sorted(response.data["fieldErrors"])
+            return response
+        finally:
+            seconds = time.perf_counter() - began
+            metrics.HOST_API_CALLS.labels(operation=self._operation, status=status).inc()
+            metrics.HOST_API_DURATION.labels(operation=self._operation).observe(seconds)
+            log.info(
+                "host_api.call",
+                operation=self._operation,
+                status=status,
+                install_id=str(kwargs.get("install_id", ""))[:36],
+                duration_ms=round(seconds * 1000, 1),
+                refused_members=refused,
+            )
 
     # What a call is counted as before it is known what it wants.
     _operation = "unknown"
@@ -137,17 +142,11 @@ class HostApiView(APIView):
             raise TransportError(f"operation must be one of {', '.join(_OPERATIONS)}")
         self._operation = operation
         body = _without_unset_members(body)
-        _check_types(body)
+        _check_members(operation, body)
         install = _find_install(install_id)
         if MANAGE_CAPABILITY not in install.granted_caps:
             raise PermissionDenied(f"The install was not granted {MANAGE_CAPABILITY}")
-        if operation not in _WRITES:
-            return handler(install, body)
-        _count_write(install)
-        try:
-            return handler(install, body)
-        except RefusedByRule as refusal:
-            return Response(_refusal_body(refusal))
+        return handler(install, body) if operation not in _WRITES else _write(handler, install, body)
 
 
 def _list(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
@@ -156,15 +155,10 @@ def _list(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
 
 
 def _get(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
-    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
+    schedule_id = queries.parse_uuid(body["scheduleId"])
     rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id)
     row = rows.filter(id=schedule_id).first() if schedule_id else None
-    return Response(
-        {
-            "schedule": row
-            and answers.render_host_schedule(row, install_enabled=install.is_enabled, now=datetime.now(UTC))
-        }
-    )
+    return Response({"schedule": row and _render(install, row)})
 
 
 def _create(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
@@ -178,13 +172,10 @@ def _create(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
 
 
 def _update(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
-    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
-    if schedule_id is None:
-        raise NotFound("Schedule not found")
     services.update_schedule(
         tenant_id=install.tenant_id,
         install_id=install.id,
-        schedule_id=schedule_id,
+        schedule_id=_named_schedule(body),
         changes=_read_changes(body),
         actor=_actor(install),
     )
@@ -192,13 +183,10 @@ def _update(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
 
 
 def _delete(install: ExtensionInstall, body: Mapping[str, Any]) -> Response:
-    schedule_id = queries.parse_uuid(_required_text(body, "scheduleId"))
-    if schedule_id is None:
-        raise NotFound("Schedule not found")
     services.delete_schedule(
         tenant_id=install.tenant_id,
         install_id=install.id,
-        schedule_id=schedule_id,
+        schedule_id=_named_schedule(body),
         actor=_actor(install),
     )
     return Response({"success": True})
@@ -224,15 +212,28 @@ def _render(install: ExtensionInstall, row: Schedule) -> dict[str, Any]:
 
 
 def _find_install(text: str) -> ExtensionInstall:
+    """The install with what every operation needs of it, by a statement that is not composed anew for each call."""
     install_id = queries.parse_uuid(text)
-    install = (
-        ExtensionInstall.objects.defer("config", "secret_envelope").filter(id=install_id).first()
-        if install_id
-        else None
-    )
-    if install is None:
+    row = None
+    if install_id is not None:
+        with connection.cursor() as cursor:
+            cursor.execute(_FIND_INSTALL, [install_id])
+            row = cursor.fetchone()
+    if row is None:
         raise NotFound("Unknown install")
-    return install
+    tenant_id, version_id, is_enabled, granted_caps = row
+    return ExtensionInstall(
+        id=install_id,
+        tenant_id=tenant_id,
+        version_id=version_id,
+        is_enabled=is_enabled,
+        granted_caps=json.loads(granted_caps),
+    )
+
+
+_FIND_INSTALL: Final = """
+SELECT tenant_id, version_id, is_enabled, granted_caps FROM schedules_extensioninstall WHERE id = %s
+"""
 
 
 def _without_unset_members(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,17 +242,20 @@ def _without_unset_members(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None or name in clearing}
 
 
-def _check_types(body: Mapping[str, Any]) -> None:
+def _check_members(operation: str, body: Mapping[str, Any]) -> None:
+    if operation in _ABOUT_ONE and "scheduleId" not in body:
+        raise TransportError("scheduleId is missing")
     for name, types in _MEMBER_TYPES.items():
         # bool is an int to Python and never a text; no member takes a number, so the plain check is exact.
         if name in body and not isinstance(body[name], types):
             raise TransportError(f"{name} has the wrong type")
 
 
-def _required_text(body: Mapping[str, Any], name: str) -> str:
-    if name not in body:
-        raise TransportError(f"{name} is missing")
-    return str(body[name])
+def _named_schedule(body: Mapping[str, Any]) -> UUID:
+    schedule_id = queries.parse_uuid(body["scheduleId"])
+    if schedule_id is None:
+        raise NotFound("Schedule not found")
+    return schedule_id
 
 
 def _read_changes(body: Mapping[str, Any]) -> ScheduleChanges:
@@ -259,14 +263,23 @@ def _read_changes(body: Mapping[str, Any]) -> ScheduleChanges:
     return cast("ScheduleChanges", {name: body[name] for name in members if name in body})
 
 
-def _count_write(install: ExtensionInstall) -> None:
-    """Count the call before it is tried, in a transaction of its own: a refused write is a call like any other."""
+def _write(
+    handler: Callable[[ExtensionInstall, Mapping[str, Any]], Response],
+    install: ExtensionInstall,
+    body: Mapping[str, Any],
+) -> Response:
+    """Count the call, then try it; a refused one is taken back and stays counted, being a call like any other."""
     with transaction.atomic():
         limits.count_call(
             tenant_id=install.tenant_id,
             subject=f"host_api:{install.id}",
             limit=settings.SCHEDULER_HOST_API_WRITES_PER_MINUTE,
         )
+        try:
+            with transaction.atomic():
+                return handler(install, body)
+        except RefusedByRule as refusal:
+            return Response(_refusal_body(refusal))
 
 
 def _actor(install: ExtensionInstall) -> audit.Actor:
@@ -274,7 +287,7 @@ def _actor(install: ExtensionInstall) -> audit.Actor:
 
 
 def _refusal_body(refusal: RefusedByRule) -> dict[str, Any]:
-    fields = {_SNAKE_TO_CAMEL.get(name, name): text for name, text in refusal.fields.items()}
+    fields = {_WIRE_NAMES.get(name, name): text for name, text in refusal.fields.items()}
     return {"success": False, "error": refusal.message, "fieldErrors": fields}
 
 

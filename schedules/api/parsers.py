@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rest_framework.exceptions import ParseError
-from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -36,15 +36,19 @@ class AnyTypeJSONParser(StrictJSONParser):
     media_type = "*/*"
 
 
-class AlwaysJSON(BaseContentNegotiation):
+class AnswersJSON(DefaultContentNegotiation):
     """Answers in JSON, whatever the caller says it accepts: there is nothing else to have."""
-
-    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
-        """The only one."""
-        parser: BaseParser = parsers[0]
-        return parser
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         """The only one."""
         renderer: BaseRenderer = renderers[0]
         return renderer, renderer.media_type
+
+
+class AlwaysJSON(AnswersJSON):
+    """Reads JSON, too, whatever the caller calls it."""
+
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
+        """The only one."""
+        parser: BaseParser = parsers[0]
+        return parser

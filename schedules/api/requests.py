@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.core.validators import RegexValidator
-from django.http import QueryDict
 from rest_framework import serializers
 
-from schedules import policies, preview, stats
+from schedules import cron, policies, preview, stats
 from schedules.api.fields import (
     CountField,
     CountParameter,
@@ -27,6 +26,7 @@ from schedules.api.fields import (
 from schedules.models import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
+    MAX_TARGET_LENGTH,
     NotificationEvent,
     NotificationKind,
     Role,
@@ -42,22 +42,35 @@ SCHEDULE_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "updated_at": ("updated_at", "id"),
     "-updated_at": ("-updated_at", "-id"),
 }
+INSTALL_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {"created_at": ("created_at", "id")}
+AUDIT_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {"-at": ("-at", "-id")}
+NOTIFICATION_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {"-created_at": ("-created_at", "-id")}
 RUN_ORDERS: Final[Mapping[str, tuple[str, ...]]] = {"-slot": ("-slot", "-id"), "slot": ("slot", "id")}
+
+
+# The rules are in `schedules.cron`, which says them better than a length that is exceeded.
+_TIME: Final[Mapping[str, Any]] = {
+    "cron": {"maxLength": cron.MAX_EXPRESSION_LENGTH, "description": "Five fields.", "examples": ["30 2 * * *"]},
+    "timezone": {"maxLength": cron.MAX_ZONE_LENGTH, "description": "An IANA name; null is the tenant's own."},
+}
+
+
+class Nothing(StrictSerializer):
+    """The body of what needs none."""
 
 
 class ScheduleWrite(StrictSerializer):
     """The writable members of a schedule, for create and update."""
 
-    endpoint = TextField(required=False, max_length=MAX_PATH_LENGTH + 16)
+    endpoint = TextField(required=False)
     endpoint_id = IdField(required=False)
     name = TextField(
         required=False,
         allow_null=True,
         allow_blank=True,
-        max_length=MAX_NAME_LENGTH * 2,
     )
-    cron = TextField(required=False, allow_blank=True, max_length=1024, trim_whitespace=False)
-    timezone = TextField(required=False, allow_null=True, max_length=256)
+    cron = TextField(required=False, allow_blank=True, trim_whitespace=False)
+    timezone = TextField(required=False, allow_null=True)
     enabled = FlagField(required=False)
     payload = PayloadField(required=False, allow_null=True)
     overlap_policy = TextField(required=False, max_length=64)
@@ -74,7 +87,11 @@ class ScheduleWrite(StrictSerializer):
         "properties": {
             **{name: {"enum": words.values} for name, words in policies.CHOICES.items()},
             **{name: {"minimum": it.lowest, "maximum": it.highest} for name, it in policies.RANGES.items()},
-            "cron": {"examples": ["30 2 * * *"]},
+            **_TIME,
+            "endpoint": {"maxLength": MAX_PATH_LENGTH + 16, "description": "`METHOD /path`, or a path alone."},
+            "endpoint_id": {"description": "One of the installed version's; instead of `endpoint`."},
+            "name": {"maxLength": MAX_NAME_LENGTH, "description": "Unique in the install; null clears it."},
+            "payload": {"description": "What each call sends; null clears it."},
         }
     }
     example = {"cron": "45 2 * * *", "payload": {"region": "us"}}
@@ -85,7 +102,7 @@ class ScheduleCreate(ScheduleWrite):
 
     document = ScheduleWrite.document | {
         "required": ["cron"],
-        "anyOf": [{"required": ["endpoint"]}, {"required": ["endpoint_id"]}],
+        "oneOf": [{"required": ["endpoint"]}, {"required": ["endpoint_id"]}],
     }
     example = {
         "endpoint": "POST /api/heartbeat",
@@ -99,13 +116,13 @@ class ScheduleCreate(ScheduleWrite):
 class PreviewRequest(StrictSerializer):
     """The body of a preview request."""
 
-    cron = TextField(allow_blank=True, max_length=1024, trim_whitespace=False)
-    timezone = TextField(required=False, allow_null=True, max_length=256)
+    cron = TextField(allow_blank=True, trim_whitespace=False)
+    timezone = TextField(required=False, allow_null=True)
     count = CountField(required=False, default=preview.DEFAULT_COUNT)
     after = MomentField(required=False, allow_null=True)
     schedule_id = IdField(required=False, allow_null=True)
 
-    document = {"properties": {"count": {"minimum": 1, "maximum": preview.MAX_COUNT}}}
+    document = {"properties": {**_TIME, "count": {"minimum": 1, "maximum": preview.MAX_COUNT}}}
     example = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "count": 5, "after": "2026-03-28T00:00:00Z"}
 
 
@@ -144,36 +161,52 @@ class PageQuery(Query):
         required=False, min_value=1, max_value=MAX_PAGE_SIZE, help_text="How many rows a page has."
     )
 
-    @classmethod
-    def read_filters(cls, parameters: QueryDict) -> dict[str, Any]:
-        """The checked parameters without those that the page itself is found by."""
-        return {
-            name: value
-            for name, value in cls.read(parameters).items()
-            if name not in {"cursor", "page_size", "order", "tenant_id"}
-        }
+    @staticmethod
+    def filters(checked: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the checked parameters those that choose rows, and not their page."""
+        return {name: value for name, value in checked.items() if name not in {"cursor", "page_size", "order"}}
 
 
 class ScheduleQuery(PageQuery):
     """Which schedules a list shows."""
 
-    enabled = FlagParameter(required=False)
-    last_run_status = serializers.ChoiceField(choices=RunStatus.choices, required=False)
+    enabled = FlagParameter(required=False, help_text="Those that are, or those that are not.")
+    last_run_status = serializers.ChoiceField(
+        choices=RunStatus.choices, required=False, help_text="How the last run ended."
+    )
     endpoint = serializers.CharField(
         required=False, max_length=MAX_PATH_LENGTH, help_text="`METHOD /path`, or a path alone."
     )
-    search = serializers.CharField(required=False, max_length=MAX_NAME_LENGTH, help_text="A part of the name.")
-    order = serializers.ChoiceField(choices=list(SCHEDULE_ORDERS), required=False)
+    search = serializers.CharField(
+        required=False, max_length=MAX_NAME_LENGTH, help_text="A part of the name or of the endpoint's path."
+    )
+    order = serializers.ChoiceField(
+        choices=list(SCHEDULE_ORDERS), required=False, help_text="`-` in front puts the newest first."
+    )
 
 
 class RunQuery(PageQuery):
     """Which runs a list shows."""
 
     status = serializers.MultipleChoiceField(choices=RunStatus.choices, required=False, help_text="May repeat.")
-    trigger = serializers.ChoiceField(choices=Trigger.choices, required=False)
+    trigger = serializers.ChoiceField(choices=Trigger.choices, required=False, help_text="Why the run exists.")
     slot_from = MomentField(required=False, help_text="Slots at or after this time.")
     slot_until = MomentField(required=False, help_text="Slots before this time.")
-    order = serializers.ChoiceField(choices=list(RUN_ORDERS), required=False)
+    order = serializers.ChoiceField(
+        choices=list(RUN_ORDERS), required=False, help_text="`-` in front puts the newest first."
+    )
+
+
+class TenantPageQuery(PageQuery):
+    """Which page of a tenant's list."""
+
+    tenant_id = IdField(required=False, help_text="Needed where the caller works in several tenants.")
+
+
+class AuditQuery(TenantPageQuery):
+    """Which events of the audit trail."""
+
+    subject_id = IdField(required=False, help_text="What was changed: a schedule, an install, an API key and so on.")
 
 
 class TenantQuery(Query):
@@ -185,21 +218,25 @@ class TenantQuery(Query):
 class TenantStatsQuery(TenantQuery):
     """Which of a tenant's numbers."""
 
-    days = CountParameter(required=False, default=stats.DEFAULT_DAYS, min_value=1, max_value=stats.MAX_DAYS)
+    days = CountParameter(
+        required=False, default=stats.DEFAULT_DAYS, min_value=1, max_value=stats.MAX_DAYS, help_text="Until today."
+    )
 
 
 class StatsQuery(Query):
     """Which of an install's numbers."""
 
-    days = CountParameter(required=False, default=stats.DEFAULT_DAYS, min_value=1, max_value=stats.MAX_DAYS)
-    schedule_id = IdField(required=False)
+    days = CountParameter(
+        required=False, default=stats.DEFAULT_DAYS, min_value=1, max_value=stats.MAX_DAYS, help_text="Until today."
+    )
+    schedule_id = IdField(required=False, help_text="One schedule alone.")
 
 
 class ChannelCreate(StrictSerializer):
     """The body of a new notification channel."""
 
     kind = TextField(max_length=16)
-    target = TextField(max_length=2048)
+    target = TextField(max_length=MAX_TARGET_LENGTH)
     events = serializers.ListField(child=TextField(max_length=32), max_length=20)
 
     document = {
@@ -214,7 +251,7 @@ class ChannelCreate(StrictSerializer):
 class ChannelChange(StrictSerializer):
     """The members of a notification channel that can change."""
 
-    target = TextField(required=False, max_length=2048)
+    target = TextField(required=False, max_length=MAX_TARGET_LENGTH)
     events = serializers.ListField(child=TextField(max_length=32), required=False, max_length=20)
     is_active = FlagField(required=False)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import QuerySet
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from schedules import queries, runs, stats
 from schedules.api import answers, requests, shapes
 from schedules.api.authentication import Caller
-from schedules.api.base import Cursor, InstallView, idempotency_key
+from schedules.api.base import InstallView, answer_once, idempotency_key, page_answer, read_nothing
 from schedules.api.schema import IDEMPOTENCY_KEY, RUNS, operation, page_of
 from schedules.models import ScheduleRun
 
@@ -50,6 +51,8 @@ class RunNowView(InstallView):
 class ScheduleRunsView(InstallView):
     """The runs of one schedule."""
 
+    parameters = {"GET": requests.RunQuery}
+
     @operation(
         "list_schedule_runs", tag=RUNS, answer=page_of(shapes.Run), parameters=[requests.RunQuery], refuses=[400]
     )
@@ -64,6 +67,8 @@ class ScheduleRunsView(InstallView):
 class InstallRunsView(InstallView):
     """The runs of all schedules of an install, deleted ones included."""
 
+    parameters = {"GET": requests.RunQuery}
+
     @operation("list_runs", tag=RUNS, answer=page_of(shapes.Run), parameters=[requests.RunQuery], refuses=[400])
     def get(self, request: Request, extension_ref: str) -> Response:
         """List the runs of all schedules of an install, deleted ones included, newest slot first."""
@@ -71,13 +76,10 @@ class InstallRunsView(InstallView):
         return _page_of(queries.runs_of(tenant_id=install.tenant_id, install_id=install.id), request, self)
 
 
-def _page_of(rows: QuerySet[ScheduleRun], request: Request, view: APIView) -> Response:
+def _page_of(rows: QuerySet[ScheduleRun], request: Request, view: InstallView) -> Response:
     """A page of the runs that the query asks for."""
-    wanted = requests.RunQuery.read_filters(request.query_params)
-    paginator = Cursor(requests.RUN_ORDERS)
-    found = queries.filter_runs(rows, **wanted)
-    page = paginator.paginate_queryset(found.defer("payload"), request, view=view)
-    return paginator.get_paginated_response([answers.render_run(run) for run in page or []])
+    found = queries.filter_runs(rows, **requests.RunQuery.filters(view.query)).defer("payload")
+    return page_answer(view, request, found, orders=requests.RUN_ORDERS, render=answers.render_run)
 
 
 class RunView(InstallView):
@@ -105,6 +107,7 @@ class CancelRunView(InstallView):
         One that waits ends at once, one in flight within seconds.
         """
         install = self.install(request)
+        read_nothing(request)
         run = runs.cancel_run(
             tenant_id=install.tenant_id,
             install_id=install.id,
@@ -131,6 +134,7 @@ class ReplayRunView(InstallView):
         The same ``Idempotency-Key`` gives the same run back.
         """
         install = self.install(request)
+        read_nothing(request)
         run = runs.replay_run(
             tenant_id=install.tenant_id,
             install_id=install.id,
@@ -146,7 +150,9 @@ class BackfillPreviewView(InstallView):
 
     read_methods = InstallView.read_methods | {"POST"}
 
-    @operation("preview_backfill", tag=RUNS, request=requests.BackfillRequest, answer=shapes.BackfillPlan)
+    @operation(
+        "preview_backfill", tag=RUNS, request=requests.BackfillRequest, answer=shapes.BackfillPlan, refuses=[403]
+    )
     def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
         """Tell what a backfill would run, and change nothing."""
         install = self.install(request)
@@ -176,40 +182,42 @@ class BackfillView(InstallView):
         refuses=[403, 409, 429],
     )
     def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
-        """Run the slots of a past range.
-
-        The same ``Idempotency-Key`` adds nothing the second time.
-        """
+        """Run the slots of a past range."""
         install = self.install(request)
         body = requests.BackfillRequest(data=request.data)
         body.is_valid(raise_exception=True)
-        queued = runs.request_backfill(
-            tenant_id=install.tenant_id,
-            install_id=install.id,
-            schedule_id=self.id_in_address("schedule_id", "Schedule"),
-            actor=Caller(request).actor,
-            idempotency_key=idempotency_key(request),
-            **body.validated_data,
-        )
-        body_out = {"count": len(queued), "run_ids": [str(run.id) for run in queued]}
-        return Response(body_out, status=status.HTTP_202_ACCEPTED)
+        wanted = self.id_in_address("schedule_id", "Schedule")
+
+        def ask() -> dict[str, Any]:
+            queued = runs.request_backfill(
+                tenant_id=install.tenant_id,
+                install_id=install.id,
+                schedule_id=wanted,
+                actor=Caller(request).actor,
+                **body.validated_data,
+            )
+            return {"count": len(queued), "run_ids": [str(run.id) for run in queued]}
+
+        answer = answer_once(request, install, operation=f"backfill {wanted}", work=ask)
+        return Response(answer, status=status.HTTP_202_ACCEPTED)
 
 
 class StatsView(InstallView):
     """Numbers of an install's runs, or of one schedule's."""
 
+    parameters = {"GET": requests.StatsQuery}
+
     @operation("get_stats", tag=RUNS, answer=shapes.Stats, parameters=[requests.StatsQuery], refuses=[400])
     def get(self, request: Request, extension_ref: str) -> Response:
         """Count an install's runs, or one schedule's."""
         install = self.install(request)
-        wanted = requests.StatsQuery.read(request.query_params)
-        schedule_id = wanted.get("schedule_id")
+        schedule_id = self.query.get("schedule_id")
         if schedule_id is not None:
             queries.find_schedule(tenant_id=install.tenant_id, install_id=install.id, schedule_id=schedule_id)
         found = stats.read_stats(
             tenant_id=install.tenant_id,
             install_id=install.id,
             schedule_id=schedule_id,
-            days=wanted["days"],
+            days=self.query["days"],
         )
         return Response(answers.render_stats(found))

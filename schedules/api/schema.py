@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_safe
+from django.http import HttpResponse
 from drf_spectacular.drainage import reset_generator_stats
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
@@ -26,6 +25,8 @@ from drf_spectacular.utils import (
     extend_schema,
 )
 from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from schedules.api import host_shapes, shapes
 from schedules.api.fields import StrictSerializer
@@ -52,7 +53,7 @@ _IN_PATH: Final = {
 _ERRORS: Final = {
     400: ("The request is malformed or breaks a rule; `fields` says where.", "invalid"),
     401: ("Nobody that is known stands behind the request.", "not_authenticated"),
-    403: ("The caller may read this and not change it.", "permission_denied"),
+    403: ("The caller may read this and not change it, or the session's CSRF token is missing.", "permission_denied"),
     404: ("There is nothing at this address, or it is another tenant's.", "not_found"),
     409: ("The state of things forbids it: a name or a place is taken, or the install is disabled.", "conflict"),
     412: ("Somebody changed it since it was read. Nothing was changed.", "stale_revision"),
@@ -61,7 +62,7 @@ _ERRORS: Final = {
     429: ("Too many calls; `Retry-After` says in how many seconds the next one fits.", "rate_limited"),
     503: ("A dependency is away; the same request may be sent again.", "dependency_unavailable"),
 }
-_EVERYWHERE: Final = (401, 404, 503)
+_EVERYWHERE: Final = (400, 401, 404, 503)
 # The web server's own, before anything of ours sees the request.
 _LONG_ADDRESS: Final = {414: OpenApiResponse(description="The address is longer than the web server reads.")}
 
@@ -88,7 +89,10 @@ IDEMPOTENCY_KEY: Final = OpenApiParameter(
     "Idempotency-Key",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description="A text of the caller's choice, at most 255 characters. The same text gives the same answer again.",
+    description=(
+        "A text of the caller's choice, at most 255 characters. A repeat with the same text and body gives the same "
+        "answer and does nothing, for a day at the least; with another body it is a conflict."
+    ),
     examples=[OpenApiExample("A UUID", value="1d0f7a3e-95ad-4f0e-9d1c-0b7e2f3a4c5d")],
 )
 
@@ -110,7 +114,9 @@ def operation(
     `page_of` for lists; ``refuses`` are the error statuses beside those that every operation has.
     """
     statuses = [status] if isinstance(status, int) else list(status)
-    expected = {*_EVERYWHERE, *refuses} | ({400, 413, 415} if request is not None else set())
+    expected = {*_EVERYWHERE, *refuses} | ({413, 415} if request is not None else set())
+    if tag in {SCHEDULES, RUNS}:
+        expected.add(409)  # the address may mean several installs, where the caller works in several tenants
     headers = [OpenApiParameter("ETag", str, OpenApiParameter.HEADER, response=statuses, required=True)] if etag else []
     if 429 in expected:
         headers.append(OpenApiParameter("Retry-After", int, OpenApiParameter.HEADER, response=[429], required=True))
@@ -141,7 +147,9 @@ def host_operation(
     return _described(
         name,
         tag=HOST,
-        request=PolymorphicProxySerializer("HostRequest", dict(requests), "operation", many=False),
+        request={
+            "application/json": PolymorphicProxySerializer("HostRequest", dict(requests), "operation", many=False)
+        },
         parameters=[retry_after],
         responses={status: _one_of(f"HostAnswer{status}", shown) for status, shown in answers.items()} | errors,
         examples=[OpenApiExample(word, value=shape.example, request_only=True) for word, shape in requests.items()],
@@ -250,16 +258,24 @@ def finish(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     components["securitySchemes"] |= {
         "RunnerToken": {"type": "apiKey", "in": "header", "name": "x-runner-auth"},
         "RegistryToken": {"type": "apiKey", "in": "header", "name": "x-registry-auth"},
+        "CsrfToken": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CSRFToken",
+            "description": "What a session's writes need: the value of the cookie `csrftoken`.",
+        },
     }
     shared: dict[str, Any] = components.setdefault("responses", {})
     for address, methods in result["paths"].items():
-        for described in methods.values():
+        for method, described in methods.items():
             _link(described)
             _share_errors(described["responses"], shared, prefix="Host" if "HostError" in str(described) else "")
             if address.startswith("/api/internal/registry/"):
                 described["security"] = [{"RegistryToken": []}]
             elif address.startswith("/api/internal/"):
                 described["security"] = [{"RunnerToken": []}]
+            elif method != "get":
+                described["security"] = [{"ApiKey": []}, {"cookieAuth": [], "CsrfToken": []}]
     return result
 
 
@@ -305,7 +321,13 @@ def document() -> bytes:
 _served = functools.cache(document)
 
 
-@require_safe
-def schema_view(request: HttpRequest) -> HttpResponse:
+class SchemaView(APIView):
     """The OpenAPI document. It holds nothing of anybody's, so everybody may read it."""
-    return HttpResponse(_served(), content_type="application/vnd.oai.openapi+json")
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Show it."""
+        return HttpResponse(_served(), content_type="application/vnd.oai.openapi+json")

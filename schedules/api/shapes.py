@@ -14,10 +14,7 @@ from schedules.api.fields import PayloadField
 from schedules.models import (
     CatchUpPolicy,
     HttpMethod,
-    NotificationEvent,
-    NotificationKind,
     OverlapPolicy,
-    Role,
     RunStatus,
     SyncState,
     Trigger,
@@ -29,6 +26,8 @@ ENDPOINT: Final = "c1f4a5de-2f0b-4d57-8d0e-0f6d5f7b1a22"
 RUN: Final = "8d1f3f0a-7b1c-5e0d-9c7b-2a4f6b8d0e12"
 TENANT: Final = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+FREQUENT: Final = "Cron too frequent: * * * * * fires 60 seconds apart, at least 300 are allowed"
 
 Example = dict[str, Any]
 
@@ -64,8 +63,8 @@ class Error(Shape):
 
     example = {
         "code": "invalid",
-        "message": "cron: Cron too frequent: it would run every 60 s, at least 300 s are needed",
-        "fields": {"cron": "Cron too frequent: it would run every 60 s, at least 300 s are needed"},
+        "message": FREQUENT,
+        "fields": {"cron": FREQUENT},
         "data": {},
     }
 
@@ -155,7 +154,7 @@ class Schedule(Shape):
         "revision": 1,
         "sync_state": "synced",
         "sync_error": None,
-        "next_run_at": "2026-03-29T00:30:00Z",
+        "next_run_at": "2026-03-29T01:00:00Z",
         "last_run_at": "2026-03-28T01:30:00.412Z",
         "last_run_status": "succeeded",
         "last_error": None,
@@ -270,7 +269,7 @@ class Slot(Shape):
     utc = moment()
     local = serializers.DateTimeField(help_text="In the schedule's zone, with its offset.")
 
-    example = {"utc": "2026-03-29T00:30:00Z", "local": "2026-03-29T01:30:00+01:00"}
+    example = {"utc": "2026-03-29T01:00:00Z", "local": "2026-03-29T03:00:00+02:00"}
 
 
 class ClockChange(Shape):
@@ -283,7 +282,10 @@ class ClockChange(Shape):
     example = {
         "at": "2026-03-29T01:00:00Z",
         "kind": "skipped",
-        "text": "02:30 does not exist on this day.",
+        "text": (
+            "The clock in Europe/Berlin skips 02:00 to 03:00 on 2026-03-29: "
+            "what is due then (02:30) runs once, at 03:00."
+        ),
     }
 
 
@@ -316,7 +318,7 @@ class Preview(Shape):
     example = {
         "cron": "30 2 * * *",
         "timezone": "Europe/Berlin",
-        "words": "At 02:30 AM",
+        "words": "At 02:30",
         "shortest_gap_seconds": 86400,
         "follows_elapsed_time": False,
         "next_runs": [Slot.example],
@@ -328,10 +330,10 @@ class Preview(Shape):
 class Percentiles(Shape):
     """Milliseconds."""
 
-    p50 = serializers.IntegerField(allow_null=True)
-    p95 = serializers.IntegerField(allow_null=True)
+    p50 = serializers.FloatField(allow_null=True)
+    p95 = serializers.FloatField(allow_null=True)
 
-    example = {"p50": 480, "p95": 1210}
+    example = {"p50": 480.5, "p95": 1210.0}
 
 
 class Stats(Shape):
@@ -350,9 +352,9 @@ class Stats(Shape):
         "runs_by_status": {"succeeded": 165, "failed": 3},
         "success_rate": 0.982,
         "duration_ms": Percentiles.example,
-        "lateness_ms": {"p50": 310, "p95": 900},
+        "lateness_ms": {"p50": 310.0, "p95": 900.2},
         "last_success_at": "2026-03-28T01:30:00.934Z",
-        "next_slot_at": "2026-03-29T00:30:00Z",
+        "next_slot_at": "2026-03-29T01:00:00Z",
     }
 
 
@@ -382,81 +384,3 @@ class DisabledSchedules(Shape):
     schedule_ids = serializers.ListField(child=serializers.UUIDField())
 
     example = {"disabled": 1, "schedule_ids": [SCHEDULE]}
-
-
-class Tenant(Shape):
-    """A tenant and the settings that it keeps itself."""
-
-    id = serializers.UUIDField()
-    name = words()
-    timezone = words("What a schedule's zone is where none is given.")
-    keep_succeeded_days = serializers.IntegerField()
-    keep_other_days = serializers.IntegerField()
-
-    example = {
-        "id": TENANT,
-        "name": "Acme",
-        "timezone": "Europe/Berlin",
-        "keep_succeeded_days": 30,
-        "keep_other_days": 90,
-    }
-
-
-class NotificationChannel(Shape):
-    """Whom a tenant wants told of what."""
-
-    id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=NotificationKind.choices)
-    target = words("An e-mail address, or a URL.")
-    events = serializers.ListField(child=serializers.ChoiceField(choices=NotificationEvent.choices))
-    is_active = serializers.BooleanField()
-    created_at = moment()
-
-    example = {
-        "id": "b7e3c1aa-55a4-4a55-8a0b-6f1e8c1d4f55",
-        "kind": "webhook",
-        "target": "https://alerts.example.com/scheduler",
-        "events": ["failure", "recovery"],
-        "is_active": True,
-        "created_at": "2026-03-01T09:00:00Z",
-    }
-
-
-class NewNotificationChannel(NotificationChannel):
-    """A channel as it was made, with what is shown this once."""
-
-    secret = words("What a webhook's messages are signed with.", allow_null=True)
-
-    example = NotificationChannel.example | {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
-
-
-class ApiKey(Shape):
-    """A key of the tenant's tools."""
-
-    id = serializers.UUIDField()
-    name = words()
-    role = serializers.ChoiceField(choices=Role.choices)
-    prefix = words("How the key begins; the rest is known to its owner alone.")
-    created_at = moment()
-    expires_at = moment(allow_null=True)
-    last_used_at = moment(allow_null=True)
-    revoked_at = moment(allow_null=True)
-
-    example = {
-        "id": "77a0b0ce-32a5-4c9c-a0b0-0d7c0b8a4e66",
-        "name": "deployments",
-        "role": "administrator",
-        "prefix": "xs_4f1c9a2b",
-        "created_at": "2026-03-01T09:00:00Z",
-        "expires_at": None,
-        "last_used_at": "2026-03-28T08:00:00Z",
-        "revoked_at": None,
-    }
-
-
-class NewApiKey(ApiKey):
-    """A key as it was made, with its text, which is shown this once."""
-
-    key = words()
-
-    example = ApiKey.example | {"key": "xs_4f1c9a2b_and-43-more-characters"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from schedules.models.choices import (
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
+    MAX_TARGET_LENGTH,
     UNFINISHED_STATUSES,
     CatchUpPolicy,
     HttpMethod,
@@ -32,22 +33,23 @@ from schedules.models.registry import (
     TenantMembership,
 )
 from schedules.models.runs import RunCount, RunCountProgress, ScheduleRun
-from schedules.models.schedules import CreateRequest, MirrorRemoval, Schedule
-from schedules.models.trail import AuditEvent, RateWindowEntry
+from schedules.models.schedules import MirrorRemoval, Schedule
+from schedules.models.trail import AuditEvent, IdempotencyRecord, RateWindowEntry
 
 __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_PATH_LENGTH",
+    "MAX_TARGET_LENGTH",
     "UNFINISHED_STATUSES",
     "ApiEndpoint",
     "ApiKey",
     "AuditEvent",
     "CatchUpPolicy",
-    "CreateRequest",
     "Extension",
     "ExtensionInstall",
     "ExtensionVersion",
     "HttpMethod",
+    "IdempotencyRecord",
     "MirrorRemoval",
     "Notification",
     "NotificationChannel",

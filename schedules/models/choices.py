@@ -6,6 +6,7 @@ from django.db import models
 
 MAX_NAME_LENGTH = 128
 MAX_PATH_LENGTH = 1024
+MAX_TARGET_LENGTH = 1024
 
 
 class HttpMethod(models.TextChoices):

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from schedules.models.choices import NotificationEvent, NotificationKind
+from schedules.models.choices import MAX_TARGET_LENGTH, NotificationEvent, NotificationKind
 from schedules.models.registry import Tenant
 
 
@@ -18,7 +18,7 @@ class NotificationChannel(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False, related_name="notification_channels")
     kind = models.CharField(max_length=8, choices=NotificationKind.choices)
-    target = models.CharField(max_length=1024, help_text="An e-mail address, or a webhook's URL.")
+    target = models.CharField(max_length=MAX_TARGET_LENGTH, help_text="An e-mail address, or a webhook's URL.")
     secret = models.CharField(max_length=128, blank=True, editable=False, help_text="What a webhook is signed with.")
     events = models.JSONField(default=list)
     is_active = models.BooleanField(default=True)

@@ -136,23 +136,3 @@ class MirrorRemoval(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
-
-
-class CreateRequest(models.Model):
-    """A create that came with an idempotency key, so that a repeat finds what the first one made."""
-
-    id = models.BigAutoField(primary_key=True)
-    tenant_id = models.UUIDField()
-    install_id = models.UUIDField()
-    key = models.CharField(max_length=255)
-    digest = models.CharField(max_length=64, help_text="Of the request's body.")
-    schedule_id = models.UUIDField()
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=("tenant_id", "install_id", "key"), name="a_key_creates_one_schedule"),
-        ]
-
-    def __str__(self) -> str:
-        return self.key

@@ -46,3 +46,26 @@ class RateWindowEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subject} at {self.at}"
+
+
+class IdempotencyRecord(models.Model):
+    """A request that came with an idempotency key, and what was answered."""
+
+    id = models.BigAutoField(primary_key=True)
+    tenant_id = models.UUIDField()
+    install_id = models.UUIDField()
+    operation = models.CharField(max_length=64)
+    key = models.CharField(max_length=255)
+    digest = models.CharField(max_length=64, help_text="Of what was asked for.")
+    answer = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=("tenant_id", "install_id", "operation", "key"), name="a_request_is_done_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.key}"

@@ -68,5 +68,12 @@ def test_an_api_key_is_made_and_shown_once(world):
     for tenant in ("nonsense", str(uuid.uuid4())):
         with pytest.raises(CommandError, match="There is no tenant"):
             run("create_api_key", tenant, "CI")
+    run("create_api_key", str(world.tenant_id), "Short", expires="2100-01-01T00:00:00+01:00")
+    assert (
+        ApiKey.objects.get(tenant_id=world.tenant_id, name="Short").expires_at.isoformat().startswith("2099-12-31T23")
+    )
+    for moment, problem in (("tomorrow", "is no time"), ("2001-01-01T00:00:00Z", "in the future")):
+        with pytest.raises(CommandError, match=problem):
+            run("create_api_key", str(world.tenant_id), "Late", expires=moment)
     with pytest.raises(CommandError, match="1 to 128 characters"):
         run("create_api_key", str(world.tenant_id), "x" * 129)

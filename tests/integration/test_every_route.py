@@ -44,6 +44,9 @@ CASES = {
     "cancel-run": [("POST", {}, write(202))],
     "replay-run": [("POST", {}, write(409))],
     "tenant": [("GET", None, own(200, viewer=200)), ("PATCH", {"keep_other_days": 9}, own(200, viewer=403))],
+    "extensions": [("GET", None, own(200, viewer=200))],
+    "audit-events": [("GET", None, own(200, viewer=200))],
+    "notifications": [("GET", None, own(200, viewer=200))],
     "tenant-stats": [("GET", None, own(200, viewer=200))],
     "notification-channels": [
         ("GET", None, own(200, viewer=200)),

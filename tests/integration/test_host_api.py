@@ -1,6 +1,5 @@
 """The host API, as a deployed runner calls it."""
 
-import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from schedules import metrics
 from schedules.models import AuditEvent, RateWindowEntry, Schedule
+from tests.support.threads import at_once
 
 
 @pytest.fixture
@@ -326,21 +326,12 @@ def test_the_last_place_goes_to_one_of_a_hundred(world, settings):
     settings.SCHEDULER_HOST_API_WRITES_PER_MINUTE = 1000
     for _ in range(49):
         world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", enabled=False, expect=201)
-    answers = []
 
-    def create():
-        try:
-            answers.append(world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", enabled=False))
-        finally:
-            connection.close()
+    def create(_):
+        return world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", enabled=False)
 
-    threads = [threading.Thread(target=create) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    answers = at_once(create, 100)
 
-    assert len(answers) == 100
     assert [answer["success"] for answer in answers].count(True) == 1
     assert {answer["error"].split(":")[0] for answer in answers if not answer["success"]} == {"Too many schedules"}
     assert Schedule.objects.filter(tenant_id=world.tenant_id).count() == 50

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from schedules import preview
-from schedules.api import answers, host_shapes, schema, shapes
+from schedules.api import answers, host_shapes, schema, shapes, tenant_shapes
 from schedules.models import ApiEndpoint, ApiKey, NotificationChannel, Schedule, ScheduleRun, Tenant
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -77,9 +77,9 @@ def test_every_operation_says_what_it_does_and_shows_an_example():
         (answers.render_run(ScheduleRun(slot=NOW, created_at=NOW)), shapes.Run),
         (answers.render_run(ScheduleRun(slot=NOW, created_at=NOW), with_payload=True), shapes.RunWithPayload),
         (answers.render_endpoint(ApiEndpoint()), shapes.Endpoint),
-        (answers.render_tenant(Tenant()), shapes.Tenant),
-        (answers.render_channel(NotificationChannel(created_at=NOW)), shapes.NotificationChannel),
-        (answers.render_api_key(ApiKey(created_at=NOW)), shapes.ApiKey),
+        (answers.render_tenant(Tenant()), tenant_shapes.Tenant),
+        (answers.render_channel(NotificationChannel(created_at=NOW)), tenant_shapes.NotificationChannel),
+        (answers.render_api_key(ApiKey(created_at=NOW)), tenant_shapes.ApiKey),
         (
             answers.render_preview(preview.preview(text="0 4 * * *", zone_name="UTC", after=NOW)),
             shapes.Preview,

@@ -211,4 +211,5 @@ def test_a_backfill_key_stands_for_one_range(world):
 
     answer = world.api("POST", address, last_hour(hours=2), expect=409, idempotency_key="b")
 
-    assert "another range" in answer["message"]
+    assert "another body" in answer["message"]
+    assert answer["code"] == "conflict"

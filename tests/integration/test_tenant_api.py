@@ -89,5 +89,5 @@ def test_what_another_tenant_keeps_is_unknown(world, other_world):
         mine = world.tenant_api("DELETE", f"{kind}/{theirs['id']}", expect=404)
         assert mine == world.tenant_api("DELETE", f"{kind}/{unknown}", expect=404)
         world.tenant_api("GET", f"{kind}?tenant_id={other_world.tenant_id}", expect=404)
-        world.tenant_api("GET", f"{kind}?tenant_id=x", expect=404)
+        world.tenant_api("GET", f"{kind}?tenant_id=x", expect=400)
     other_world.api("GET", "schedules", key=key["key"], expect=200)

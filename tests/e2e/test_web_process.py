@@ -1,0 +1,111 @@
+"""The web process as a deployment runs it: what only a real server does to requests."""
+
+import http.client
+import json
+import time
+import uuid
+
+import pytest
+
+from scheduler_project import embedded
+from schedules.models import Schedule
+from tests.support import processes
+from tests.support.world import RUNNER_TOKEN
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def start_web(worker_environment, tmp_path):
+    started = []
+
+    def start(**environment):
+        port = embedded.free_port()
+        values = worker_environment | {"TEMPORAL_TASK_QUEUE": f"test-{uuid.uuid4()}"} | environment
+        process = processes.start_web(port=port, environment=values, log_file=tmp_path / "web.log", workers=1)
+        started.append(process)
+        embedded.wait_for_port(port, patience_seconds=30)
+        return process, port
+
+    yield start
+    for process in started:
+        process.stop()
+
+
+def send(port, method, path, body, *, chunked, **headers):
+    """A request whose body goes out in one piece with its length, or in chunks without."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    names = {name.replace("_", "-"): value for name, value in headers.items()} | {"content-type": "application/json"}
+    text = json.dumps(body).encode()
+    pieces = iter([text[:5], text[5:]]) if chunked else text
+    connection.request(method, path, pieces, names, encode_chunked=chunked)
+    answer = connection.getresponse()
+    said = answer.read()
+    connection.close()
+    return answer.status, json.loads(said) if said else None
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_says_the_same_in_one_piece_and_in_chunks(world, start_web, chunked):
+    schedule = world.create(sync=False)
+    _, port = start_web()
+    extension, key = f"/api/extensions/{world.install_id}", f"Api-Key {world.key()}"
+
+    status, changed = send(
+        port,
+        "PATCH",
+        f"{extension}/schedules/{schedule['id']}",
+        {"cron": "9 9 * * *"},
+        chunked=chunked,
+        authorization=key,
+    )
+    assert (status, changed["cron"]) == (200, "9 9 * * *")
+    status, run = send(
+        port,
+        "POST",
+        f"{extension}/schedules/{schedule['id']}/run-now",
+        {"payload": {"b": 2}},
+        chunked=chunked,
+        authorization=key,
+    )
+    assert (status, run["payload"]) == (202, {"b": 2})
+    host = f"/api/internal/ext-scheduler/install/{world.install_id}"
+    status, listed = send(port, "POST", host, {"operation": "list"}, chunked=chunked, x_runner_auth=RUNNER_TOKEN)
+    assert (status, len(listed["schedules"])) == (200, 1)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused_either_way(world, start_web, chunked):
+    _, port = start_web()
+    body = {"endpoint": f"POST {world.path}", "cron": "0 4 * * *", "payload": {"a": "x" * 2_000_000}}
+
+    status, said = send(
+        port,
+        "POST",
+        f"/api/extensions/{world.install_id}/schedules",
+        body,
+        chunked=chunked,
+        authorization=f"Api-Key {world.key()}",
+    )
+
+    assert (status, said["code"]) == (413, "too_large")
+    assert not Schedule.objects.filter(tenant_id=world.tenant_id).exists()
+
+
+def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(world, start_web):
+    nowhere = f"127.0.0.1:{embedded.free_port()}"
+    process, port = start_web(TEMPORAL_ADDRESS=nowhere, SCHEDULER_MAX_PER_INSTALL="1000")
+    for _ in range(60):
+        status, schedule = send(
+            port,
+            "POST",
+            f"/api/extensions/{world.install_id}/schedules",
+            {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"},
+            chunked=False,
+            authorization=f"Api-Key {world.key()}",
+        )
+        assert (status, schedule["sync_state"]) == (201, "pending")
+
+    began = time.monotonic()
+    assert process.stop(seconds=15) == 0
+    assert time.monotonic() - began < 15
