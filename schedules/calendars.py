@@ -27,7 +27,7 @@ from schedules import cron
 
 # What mirrors are made by: the version of what they hold, from here and from `temporal.build_schedule`, and that of the
 # time zone data. A mirror that was made by anything else is renewed.
-RULES: Final = f"2/tzdata-{metadata.version('tzdata')}"
+RULES: Final = f"3/tzdata-{metadata.version('tzdata')}"
 # Exact for at least this long, and for at least so many slots of a schedule that is rarely due.
 EXACT_PERIOD: Final = timedelta(days=24 * 31)
 EXACT_SLOTS: Final = 12

@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
 from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, InterfaceError, connection
+from django.db.models import F
+from django.db.models.functions import Coalesce, Now
 
-from schedules import calendars, cron, ledger, temporal, temporal_bridge
+from schedules import calendars, cron, inspection, ledger, temporal, temporal_bridge
 from schedules.errors import SchedulingError
 from schedules.models import (
+    Deployment,
     ExtensionInstall,
     MirrorRemoval,
     RunStatus,
@@ -40,10 +45,19 @@ from workflows.payloads import RunRequest
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 # After Temporal did not answer, nobody in this process asks again for this long: the answer would be the same.
 OUTAGE_MEMORY_SECONDS: Final = 5.0
 OUTAGE_JITTER_SECONDS: Final = 1.0
 PUSH_THREADS: Final = 2
+# A push that failed for a reason that will stay is tried again after this long, then twice as long, and so on.
+BACKOFF_SECONDS: Final = 60.0
+LONGEST_BACKOFF_SECONDS: Final = 3600.0
+# How a pass over many mirrors goes on.
+PARALLEL_PUSHES: Final = 4
+PUSHES_PER_SECOND: Final = 150
+MAX_UNANSWERED: Final = 2
 # Requests go first, because somebody waits for them and nobody for a mirror: a push waits until the process has been
 # quiet for a moment, though not for long.
 QUIET_SECONDS: Final = 0.02
@@ -72,11 +86,14 @@ class PushOutcome(StrEnum):
     FAILED = "failed"
 
 
-def push(*, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_PATIENCE_SECONDS) -> PushOutcome:
+def push(
+    *, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_PATIENCE_SECONDS, again: bool = False
+) -> PushOutcome:
     """Make one mirror equal to its row now, or remove it where the row is gone. Never raises for an outage.
 
     Must not run inside a transaction: Temporal is called while no row is locked. BUSY means that somebody else was
-    pushing the same mirror for longer than ``patience_seconds``.
+    pushing the same mirror for longer than ``patience_seconds``. With ``again`` it is written although the row believes
+    it to be in order. A push that fails for a reason that will stay is left alone for a while, longer each time.
     """
     with _push_lock(schedule_id, patience_seconds=patience_seconds) as is_ours:
         if not is_ours:
@@ -85,13 +102,79 @@ def push(*, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_P
         try:
             if row is None:
                 return _remove(tenant_id=tenant_id, schedule_id=schedule_id)
-            return _project(row)
+            return _project(row, again=again)
         except SchedulingError as error:
             log.warning("mirror.not_pushed", schedule_id=str(schedule_id), code=error.code, reason=error.message)
             if error.retryable:
                 return PushOutcome.UNAVAILABLE
-            Schedule.objects.filter(tenant_id=tenant_id, id=schedule_id).update(sync_error=error.message[:512])
+            _back_off(row, schedule_id=schedule_id, reason=error.message)
             return PushOutcome.REFUSED
+        except (DatabaseError, InterfaceError):
+            raise
+        except Exception:
+            # A bug, or a row that nothing can be made of: it must not take the others' turn in every pass.
+            _back_off(row, schedule_id=schedule_id, reason="The mirror cannot be made, see the log")
+            raise
+
+
+def _back_off(row: Schedule | None, *, schedule_id: UUID, reason: str) -> None:
+    if row is None:
+        return  # a removal, which has no reason that will stay
+    delay = min(BACKOFF_SECONDS * 2 ** min(row.push_failures, 16), LONGEST_BACKOFF_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311
+    Schedule.objects.filter(tenant_id=row.tenant_id, id=schedule_id, generation=row.generation).update(
+        sync_error=reason[:512],
+        push_failures=F("push_failures") + 1,
+        push_after=Now() + timedelta(seconds=delay),
+    )
+
+
+@functools.cache
+def deployment() -> UUID:
+    """The mark of this database's mirrors, made on first use."""
+    row, _ = Deployment.objects.get_or_create(id=1)
+    return row.mark
+
+
+def note_hold(row: Schedule, note: str | None) -> None:
+    """Write down on the row what was seen of an operator's hold; None for none. A repeat changes nothing."""
+    if note is None:
+        if row.held_since is not None:
+            Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id).update(held_since=None, held_note="")
+    elif row.held_since is None or row.held_note != note[:512]:
+        since = Coalesce(F("held_since"), Now())
+        Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id).update(held_since=since, held_note=note[:512])
+
+
+def in_parallel(items: Iterable[T], work: Callable[[T], PushOutcome]) -> Counter[PushOutcome]:
+    """Do the work for each, a few at a time, each thread with a connection of its own, at a bounded rate.
+
+    Returns what came of them.
+
+    Ends early, leaving the rest, where Temporal does not answer several times in a row.
+    """
+    waiting, lock, unanswered = iter(items), threading.Lock(), 0
+
+    def one_thread() -> Counter[PushOutcome]:
+        nonlocal unanswered
+        outcomes: Counter[PushOutcome] = Counter()
+        try:
+            while unanswered < MAX_UNANSWERED:
+                with lock:
+                    item = next(waiting, None)
+                if item is None:
+                    break
+                began = time.monotonic()
+                outcome = work(item)
+                outcomes[outcome] += 1
+                unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
+                time.sleep(max(0.0, PARALLEL_PUSHES / PUSHES_PER_SECOND - (time.monotonic() - began)))
+        finally:
+            connection.close()
+        return outcomes
+
+    with ThreadPoolExecutor(PARALLEL_PUSHES, thread_name_prefix="converge") as threads:
+        done = [threads.submit(one_thread) for _ in range(PARALLEL_PUSHES)]
+    return sum((future.result() for future in done), Counter())
 
 
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
@@ -232,6 +315,8 @@ def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> tempora
         calendars=compiled.calendars,
         active=schedule.enabled and schedule.install.is_enabled,
         generation=schedule.generation,
+        deployment=deployment(),
+        keeps_hold=not schedule.release_hold,
     )
 
 
@@ -244,21 +329,26 @@ def _load(*, tenant_id: UUID, schedule_id: UUID) -> Schedule | None:
     )
 
 
-def _project(row: Schedule) -> PushOutcome:
+def _project(row: Schedule, *, again: bool) -> PushOutcome:
     now = datetime.now(UTC)
     is_exact = row.exact_until is not None and row.exact_until >= now + RENEWAL_NOTICE
-    if row.synced_generation == row.generation and is_exact and row.calendar_rules == calendars.RULES:
+    if row.synced_generation == row.generation and is_exact and row.calendar_rules == calendars.RULES and not again:
         return PushOutcome.NOTHING
     compiled = calendars.compile_calendars(cron.parse(row.cron), cron.parse_zone(row.timezone), now=now)
     state = mirror_state(row, compiled=compiled)
-    temporal.put_mirror(state, exists=row.synced_generation > 0)
+    held = temporal.put_mirror(state, exists=row.synced_generation > 0)
     # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced.
     Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation).update(
         synced_generation=state.generation,
         sync_error="",
         exact_until=compiled.exact_until,
         calendar_rules=calendars.RULES,
+        mirror_digest=inspection.digest_of(temporal.build_schedule(state)),
+        push_failures=0,
+        push_after=None,
+        release_hold=False,
     )
+    note_hold(row, held)
     return PushOutcome.SYNCED
 
 

@@ -356,6 +356,6 @@ def _describe_install(install: ExtensionInstall) -> dict[str, Any]:
 
 def _repush_all(install: ExtensionInstall) -> None:
     rows = Schedule.objects.filter(tenant_id=install.tenant_id, install=install)
-    rows.update(generation=F("generation") + 1, changed_at=Now(), sync_error="")
+    rows.update(generation=F("generation") + 1, changed_at=Now(), sync_error="", push_failures=0, push_after=None)
     pushes = list(rows.order_by("id").values_list("tenant_id", "id"))
     transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))

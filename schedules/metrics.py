@@ -42,6 +42,7 @@ NOTIFICATIONS = Counter("schedule_notifications_total", "Attempts to deliver a m
 LEDGER_SETTLED = Counter(
     "schedule_ledger_settled_total", "Due slots that nobody had claimed and the ledger sweep settled."
 )
+DRIFT = Counter("schedule_drift_total", "Differences between rows and mirrors that a comparison found.", ["kind"])
 HOST_API_CALLS = Counter(
     "extension_scheduler_api_calls_total",
     "Calls of the host API by operation and HTTP status; `refused` is a refusal by the rules, which travels as 200.",

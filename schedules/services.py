@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, ledger, policies, queries
+from schedules import audit, convergence, ledger, payloads, policies, queries
 from schedules.changes import ScheduleChanges, apply_changes
 from schedules.errors import (
     InstallDisabled,
@@ -172,6 +172,7 @@ def _touch_mirror(schedule: Schedule) -> None:
     schedule.generation += 1
     schedule.changed_at = Now()
     schedule.sync_error = ""
+    schedule.push_failures, schedule.push_after = 0, None
 
 
 def check_schedule(
@@ -216,6 +217,26 @@ def set_enabled(
     )
 
 
+def lift_hold(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID, actor: audit.Actor) -> Schedule:
+    """Lift the pause that an operator set in Temporal; a repeat, or where there is none, changes nothing.
+
+    Raises NotFound.
+    """
+    with transaction.atomic():
+        install = lock_install(tenant_id=tenant_id, install_id=install_id)
+        schedule = _lock_schedule(install, schedule_id)
+        if schedule.held_since is None:
+            return schedule
+        before = {"held_since": payloads.moment_text(schedule.held_since), "note": schedule.held_note}
+        _touch_mirror(schedule)
+        schedule.release_hold, schedule.held_since, schedule.held_note = True, None, ""
+        schedule.save(update_fields=[*_MIRROR_FIELDS, "release_hold", "held_since", "held_note"])
+        schedule.refresh_from_db()
+        audit.record(actor, "schedule.hold_lifted", schedule, before=before)
+        _push_on_commit(schedule)
+    return schedule
+
+
 def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> list[Schedule]:
     """Disable every enabled schedule of an install, all of them or none; returns those. A repeat changes nothing."""
     with transaction.atomic():
@@ -228,8 +249,8 @@ def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> lis
             ledger.settle_completely(schedules, until=now)
         for schedule in schedules:
             ledger.open_account(schedule, now=now)
-            schedule.enabled, schedule.updated_at, schedule.changed_at, schedule.sync_error = False, now, now, ""
-            schedule.generation += 1
+            _touch_mirror(schedule)
+            schedule.enabled, schedule.updated_at, schedule.changed_at = False, now, now
             schedule.revision += 1
         Schedule.objects.bulk_update(schedules, _WRITTEN_FIELDS)
         audit.record_all(
@@ -316,6 +337,7 @@ def describe_schedule(schedule: Schedule) -> dict[str, Any]:
 
 # The mirror shows when and whether; what is called and with which payload is read when a run starts.
 _MIRRORED_MEMBERS: Final = ("cron", "timezone", "enabled")
+_MIRROR_FIELDS: Final = ("generation", "changed_at", "sync_error", "push_failures", "push_after")
 _WRITTEN_FIELDS: Final = (
     "endpoint",
     "endpoint_method",
@@ -331,10 +353,8 @@ _WRITTEN_FIELDS: Final = (
     "accounted_until",
     "next_slot_at",
     "revision",
-    "generation",
-    "changed_at",
-    "sync_error",
     "updated_at",
+    *_MIRROR_FIELDS,
 )
 
 

@@ -20,7 +20,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from schedules import calendars, convergence, ledger, metrics, retention, temporal
-from schedules.convergence import RENEWAL_NOTICE, PushOutcome
+from schedules.convergence import MAX_UNANSWERED, RENEWAL_NOTICE, PushOutcome
 from schedules.errors import SchedulingError
 from schedules.models import MirrorRemoval, RunStatus, Schedule, ScheduleRun
 
@@ -28,13 +28,14 @@ log = structlog.get_logger(__name__)
 
 # A pass ends well before the engine would give it up.
 PASS_BUDGET_SECONDS: Final = 240.0
-MAX_UNANSWERED: Final = 2
 # A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
 DEATH_GRACE: Final = timedelta(seconds=60)
 MAX_LIFE_CHECKS: Final = 500
 # A queued run that has no workflow after this long is started by the sweep.
 START_GRACE: Final = timedelta(seconds=10)
 MAX_STARTS: Final = 1000
+# About as many as a pass has time for.
+MAX_PUSHES: Final = 20_000
 # A slot that has no run after this long was not delivered by the engine.
 SLOT_GRACE: Final = timedelta(seconds=60)
 LEDGER_BATCH: Final = 500
@@ -73,26 +74,41 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
     unanswered = 0
     waiting = _startable()
     report.unstarted = len(waiting)
-    for work in _all_work(waiting, report):
+    for work in _work_on_runs(waiting, report):
         outcome = convergence.isolated(work)
         report.count(outcome)
         unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
         if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
             break
+    if unanswered < MAX_UNANSWERED:
+        _push_unsynced(report, deadline=deadline)
     convergence.isolated(_count_finished)
     # A run whose workflow waits for a worker is in order; one that Temporal has not taken is not.
-    report.unsynced = len(_unsynced()) + report.unstarted
+    report.unsynced = count_unsynced() + report.unstarted
     return report
 
 
-def _all_work(waiting: list[ScheduleRun], report: Report) -> Iterator[Callable[[], PushOutcome]]:
-    """Everything that a pass has to do, in the order of doing it; each part is looked up when its turn comes."""
+def _push_unsynced(report: Report, *, deadline: float) -> None:
+    """Push what needs it, in fair turns; what does not fit into the pass is the next one's."""
+
+    def push(mirror: tuple[UUID, UUID]) -> PushOutcome:
+        if time.monotonic() > deadline:
+            return PushOutcome.NOTHING
+        tenant_id, schedule_id = mirror
+        return convergence.isolated(
+            partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
+        )
+
+    for outcome, number in convergence.in_parallel(_unsynced(), push).items():
+        report.outcomes[outcome] = report.of(outcome) + number
+
+
+def _work_on_runs(waiting: list[ScheduleRun], report: Report) -> Iterator[Callable[[], PushOutcome]]:
+    """What a pass has to do for runs, in the order of doing it; each part is looked up when its turn comes."""
     for run in waiting:
         yield partial(_start, run, report)
     for run in _running_for_a_while():
         yield partial(convergence.close_if_dead, run)
-    for tenant_id, schedule_id in _unsynced():
-        yield partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
 
 
 def _start(run: ScheduleRun, report: Report) -> PushOutcome:
@@ -188,15 +204,25 @@ def _owing(until: datetime) -> QuerySet[Schedule]:
     )
 
 
-def _unsynced() -> list[tuple[UUID, UUID]]:
-    """What needs a push, oldest change first."""
+def count_unsynced() -> int:
+    """How many mirrors are not yet what their rows want, or are still there without one."""
+    return _unsynced_rows().count() + MirrorRemoval.objects.count()
+
+
+def _unsynced_rows() -> QuerySet[Schedule]:
     outdated = ~Q(calendar_rules=calendars.RULES) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
-    rows = Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated).order_by("changed_at")
-    removals = MirrorRemoval.objects.order_by("deleted_at")
-    return [
-        *rows.values_list("tenant_id", "id"),
-        *removals.values_list("tenant_id", "id"),
-    ]
+    return Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated)
+
+
+def _unsynced() -> list[tuple[UUID, UUID]]:
+    """What needs a push now, as (tenant id, schedule id): each tenant's oldest, then each one's second oldest, ...
+
+    So that however much of one tenant waits, the others' turn comes. Rows that cannot be pushed wait for theirs.
+    """
+    with connection.cursor() as cursor:
+        values = {"rules": calendars.RULES, "notice": cast("Any", RENEWAL_NOTICE), "limit": MAX_PUSHES}
+        cursor.execute(_UNSYNCED, values)
+        return [(row[0], row[1]) for row in cursor.fetchall()]
 
 
 def _startable() -> list[ScheduleRun]:
@@ -221,6 +247,20 @@ def _running_for_a_while() -> list[ScheduleRun]:
     mine = ids[int(time.time() // 60) % turns :: turns]
     return list(ScheduleRun.objects.filter(id__in=mine).defer("payload").order_by("started_at"))
 
+
+_UNSYNCED: Final = """
+SELECT tenant_id, id FROM (
+    SELECT tenant_id, id, since, row_number() OVER (PARTITION BY tenant_id ORDER BY since) AS turn FROM (
+        SELECT tenant_id, id, changed_at AS since FROM schedules_schedule
+        WHERE (synced_generation <> generation OR calendar_rules <> %(rules)s
+               OR exact_until < statement_timestamp() + %(notice)s)
+          AND (push_after IS NULL OR push_after <= statement_timestamp())
+        UNION ALL
+        SELECT tenant_id, id, deleted_at FROM schedules_mirrorremoval
+    ) AS waiting
+) AS in_turns
+ORDER BY turn, since LIMIT %(limit)s
+"""
 
 _STARTABLE: Final = """
 SELECT id FROM (SELECT id FROM (

@@ -13,11 +13,6 @@ from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import (
-    AddSearchAttributesRequest,
-    ListSearchAttributesRequest,
-)
 from temporalio.client import (
     Client,
     Schedule,
@@ -45,7 +40,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from schedules.calendars import UtcCalendar
 from schedules.errors import DependencyUnavailable
-from schedules.temporal_bridge import RPC_TIMEOUT, bridge, read_profile, run
+from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, read_profile, run
 from workflows import names
 from workflows.payloads import RunRequest
 
@@ -53,6 +48,8 @@ from workflows.payloads import RunRequest
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
 CONVERGENCE_INTERVAL: Final = timedelta(minutes=1)
 CONVERGENCE_TIMEOUT: Final = timedelta(minutes=6)
+COMPARISON_INTERVAL: Final = timedelta(minutes=15)
+COMPARISON_TIMEOUT: Final = timedelta(minutes=55)
 RETENTION_INTERVAL: Final = timedelta(hours=1)
 RETENTION_TIMEOUT: Final = timedelta(minutes=55)
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
@@ -71,6 +68,8 @@ class MirrorState:
     calendars: tuple[UtcCalendar, ...]
     active: bool
     generation: int
+    deployment: UUID
+    keeps_hold: bool = True
 
     @property
     def id(self) -> str:
@@ -152,16 +151,18 @@ def mirror_search_attributes(state: MirrorState) -> TypedSearchAttributes:
                 trigger="schedule",
             ),
             SearchAttributePair(names.GENERATION, str(state.generation)),
+            SearchAttributePair(names.DEPLOYMENT, str(state.deployment)),
         ]
     )
 
 
-def put_mirror(state: MirrorState, *, exists: bool) -> None:
-    """Make the mirror show ``state``, whatever it showed before. A repeat changes nothing.
+def put_mirror(state: MirrorState, *, exists: bool) -> str | None:
+    """Make the mirror show ``state``, whatever it showed before; returns the note of an operator's hold that it kept.
 
-    ``exists`` is a guess that saves a call. Raises DependencyUnavailable or MirrorRefused.
+    None where nobody holds it. A repeat changes nothing. ``exists`` is a guess that saves a call. Raises
+    DependencyUnavailable or MirrorRefused.
     """
-    run(lambda client: _put_mirror(client, state, exists=exists))
+    return run(lambda client: _put_mirror(client, state, exists=exists))
 
 
 def remove_mirror(*, install_id: UUID, schedule_id: UUID) -> None:
@@ -225,14 +226,17 @@ def install_system_schedules() -> None:
     run(_install_system_schedules, timeout=timedelta(seconds=15))
 
 
-async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> None:
-    await _ensure_search_attributes(client)
+async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> str | None:
+    await ensure_search_attributes(client)
     schedule, attributes = build_schedule(state), mirror_search_attributes(state)
+    held: str | None = None
 
     def keep_hold(update: ScheduleUpdateInput) -> ScheduleUpdate:
-        # A pause that is not ours is an operator's hold: it outlives what the row says until the operator lifts it.
-        if is_held(update.description):
-            schedule.state = ScheduleState(paused=True, note=update.description.schedule.state.note)
+        # A pause that is not ours is an operator's hold: it outlives what the row says until somebody lifts it.
+        nonlocal held
+        if state.keeps_hold and is_held(update.description):
+            held = update.description.schedule.state.note or ""
+            schedule.state = ScheduleState(paused=True, note=held)
         return ScheduleUpdate(schedule=schedule, search_attributes=attributes)
 
     if not exists:
@@ -246,7 +250,7 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> No
         except ScheduleAlreadyRunningError:
             pass  # an earlier push got through and its answer did not
         else:
-            return
+            return None
     try:
         await client.get_schedule_handle(state.id).update(keep_hold, rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
@@ -256,6 +260,7 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> No
             await client.create_schedule(state.id, schedule, search_attributes=attributes, rpc_timeout=RPC_TIMEOUT)
         except ScheduleAlreadyRunningError as conflict:
             raise DependencyUnavailable("somebody else made the mirror at the same moment") from conflict
+    return held
 
 
 async def _remove_schedule(client: Client, schedule_id: str) -> None:
@@ -276,7 +281,7 @@ async def _describe(client: Client, schedule_id: str) -> ScheduleDescription | N
 
 
 async def _start_run(client: Client, request: RunRequest, extension_id: UUID, waits: int) -> bool:
-    await _ensure_search_attributes(client)
+    await ensure_search_attributes(client)
     try:
         await client.start_workflow(
             names.RUN_SCHEDULE,
@@ -319,10 +324,12 @@ async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None
 
 
 async def _install_system_schedules(client: Client) -> None:
-    await _ensure_search_attributes(client)
+    await ensure_search_attributes(client)
     queue = settings.TEMPORAL_TASK_QUEUE
     converge = names.convergence_schedule_id(task_queue=queue)
     await _put_system_schedule(client, converge, names.CONVERGE, CONVERGENCE_INTERVAL, CONVERGENCE_TIMEOUT)
+    compare = names.comparison_schedule_id(task_queue=queue)
+    await _put_system_schedule(client, compare, names.COMPARE, COMPARISON_INTERVAL, COMPARISON_TIMEOUT)
     purge = names.retention_schedule_id(task_queue=queue)
     await _put_system_schedule(client, purge, names.PURGE, RETENTION_INTERVAL, RETENTION_TIMEOUT)
 
@@ -350,37 +357,6 @@ async def _put_system_schedule(
             return ScheduleUpdate(schedule=schedule)
 
         await client.get_schedule_handle(system_id).update(keep_pause, rpc_timeout=RPC_TIMEOUT)
-
-
-async def _ensure_search_attributes(client: Client) -> None:
-    """Register our search attributes in the namespace, once for each process."""
-    if bridge.search_attributes_known:
-        return
-    try:
-        known = await client.operator_service.list_search_attributes(
-            ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
-        )
-    except RPCError as error:
-        if error.status not in {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}:
-            raise
-        # A managed service does not let us look, so they have to be registered beforehand.
-        bridge.search_attributes_known = True
-        return
-    missing = {
-        key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-        for key in names.SEARCH_ATTRIBUTES
-        if key.name not in known.custom_attributes
-    }
-    if missing:
-        try:
-            await client.operator_service.add_search_attributes(
-                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing),
-                timeout=RPC_TIMEOUT,
-            )
-        except RPCError as error:
-            if error.status != RPCStatusCode.ALREADY_EXISTS:  # another process was quicker
-                raise
-    bridge.search_attributes_known = True
 
 
 def _ranges(values: tuple[int, ...]) -> list[ScheduleRange]:

@@ -15,12 +15,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from schedules import tracing
 from schedules.errors import DependencyUnavailable, MirrorRefused
+from workflows import names
 
 T = TypeVar("T")
 
@@ -159,3 +162,34 @@ def run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIM
     except (FutureTimeoutError, RuntimeError) as error:
         # An unreachable server is a plain RuntimeError of the SDK.
         raise DependencyUnavailable(f"Temporal at {address()} does not answer") from error
+
+
+async def ensure_search_attributes(client: Client) -> None:
+    """Register our search attributes in the namespace, once for each process."""
+    if bridge.search_attributes_known:
+        return
+    try:
+        known = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+        )
+    except RPCError as error:
+        if error.status not in {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}:
+            raise
+        # A managed service does not let us look, so they have to be registered beforehand.
+        bridge.search_attributes_known = True
+        return
+    missing = {
+        key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+        for key in names.SEARCH_ATTRIBUTES
+        if key.name not in known.custom_attributes
+    }
+    if missing:
+        try:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing),
+                timeout=RPC_TIMEOUT,
+            )
+        except RPCError as error:
+            if error.status != RPCStatusCode.ALREADY_EXISTS:  # another process was quicker
+                raise
+    bridge.search_attributes_known = True

@@ -25,6 +25,11 @@ urlpatterns = [
         name="schedule",
     ),
     path(
+        f"{_EXTENSION}/schedules/<str:schedule_id>/lift-hold",
+        admin_views.LiftHoldView.as_view(),
+        name="lift-hold",
+    ),
+    path(
         f"{_EXTENSION}/schedules/<str:schedule_id>/run-now",
         run_views.RunNowView.as_view(),
         name="run-now",

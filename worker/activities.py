@@ -22,7 +22,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from schedules import attempts, claims, delivery, metrics, retention, runner, sweep
+from schedules import attempts, claims, comparison, delivery, metrics, retention, runner, sweep
 from schedules.convergence import PushOutcome
 from schedules.models import RunStatus, Trigger
 from workflows import activities as names
@@ -30,6 +30,7 @@ from workflows.payloads import (
     AttemptRequest,
     AttemptResult,
     CloseRequest,
+    ComparisonOutcome,
     ConvergenceOutcome,
     PurgeOutcome,
     RunOutcome,
@@ -63,6 +64,7 @@ class Activities:
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
         # Of its own, so that a pass that is stuck takes no thread away from runs.
         self._convergence_thread = ThreadPoolExecutor(1, thread_name_prefix="convergence")
+        self._comparison_thread = ThreadPoolExecutor(1, thread_name_prefix="comparison")
         self._retention_thread = ThreadPoolExecutor(1, thread_name_prefix="retention")
         self._delivery_thread = ThreadPoolExecutor(1, thread_name_prefix="notifications")
         self._may_have_messages = asyncio.Event()
@@ -204,6 +206,21 @@ class Activities:
             counts = {str(outcome): number for outcome, number in report.outcomes.items()}
             log.info("convergence.pass", unsynced=report.unsynced, settled=report.settled, **counts)
         return outcome
+
+    @activity.defn(name=names.COMPARE_MIRRORS)
+    async def compare_mirrors(self) -> ComparisonOutcome:
+        """Compare every row with its mirror, and every mirror with the rows."""
+        async with _heartbeats():
+            found = await self._in_database(comparison.compare, threads=self._comparison_thread)
+        log.info(
+            "comparison.pass",
+            compared=found.compared,
+            repaired=found.repaired,
+            held=found.held,
+            refused=found.refused,
+            **{f"drift_{kind}": number for kind, number in found.drift.items()},
+        )
+        return ComparisonOutcome(compared=found.compared, repaired=found.repaired, refused=bool(found.refused))
 
     @activity.defn(name=names.PURGE_RUNS)
     async def purge_runs(self) -> PurgeOutcome:

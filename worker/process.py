@@ -26,6 +26,7 @@ from temporalio.worker import (
 from schedules import convergence, runner, temporal, temporal_bridge, tracing
 from schedules.errors import DependencyUnavailable, MirrorRefused
 from worker.activities import HEARTBEAT_SECONDS, Activities, use_connections_unchecked
+from workflows.compare_mirrors import CompareMirrors
 from workflows.converge_mirrors import ConvergeMirrors
 from workflows.purge_runs import PurgeRuns
 from workflows.run_schedule import RunSchedule
@@ -33,6 +34,8 @@ from workflows.run_schedule import RunSchedule
 log = structlog.get_logger(__name__)
 
 RECONNECT_SECONDS: Final = 2.0
+# How often a worker looks whether the schedules that repair everything else are there.
+WATCH_SECONDS: Final = 60.0
 # After a drain has begun, calls in flight get their full time limit and a little for the record.
 DRAIN_SLACK: Final = timedelta(seconds=10)
 # How soon the engine offers a call in hand to the process that has it.
@@ -132,12 +135,13 @@ async def _work(client: Client, activities: Activities, stopping: asyncio.Event)
     worker = Worker(
         client,
         task_queue=settings.TEMPORAL_TASK_QUEUE,
-        workflows=[RunSchedule, ConvergeMirrors, PurgeRuns],
+        workflows=[RunSchedule, ConvergeMirrors, CompareMirrors, PurgeRuns],
         activities=[
             activities.begin_run,
             activities.run_attempt,
             activities.close_run,
             activities.converge_unsynced,
+            activities.compare_mirrors,
             activities.purge_runs,
         ],
         # The workflows are pure, which the import rules check and the stored histories prove; a sandbox for each
@@ -180,7 +184,7 @@ async def _connect() -> Client:
 
 
 async def _install_system_schedules() -> None:
-    """See to our own schedules, beside the work and until it succeeds."""
+    """See to our own schedules, beside the work: until it succeeds, and then whether they are still there."""
     while True:
         try:
             await asyncio.to_thread(temporal.install_system_schedules)
@@ -188,7 +192,7 @@ async def _install_system_schedules() -> None:
             log.warning("worker.system_schedules_not_installed", reason=error.message)
             await asyncio.sleep(RECONNECT_SECONDS)
         else:
-            return
+            await asyncio.sleep(WATCH_SECONDS)
 
 
 async def _unless_stopped(work: Awaitable[Any], stopping: asyncio.Event) -> Any:

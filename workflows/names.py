@@ -15,6 +15,7 @@ from workflows.payloads import RunRequest
 
 RUN_SCHEDULE: Final = "RunSchedule"
 CONVERGE: Final = "ConvergeMirrors"
+COMPARE: Final = "CompareMirrors"
 PURGE: Final = "PurgeRuns"
 
 MIRROR_PREFIX: Final = "extsched:"
@@ -24,6 +25,8 @@ INSTALL_ID: Final = SearchAttributeKey.for_keyword("InstallId")
 EXTENSION_ID: Final = SearchAttributeKey.for_keyword("ExtensionId")
 SCHEDULE_ID: Final = SearchAttributeKey.for_keyword("ScheduleId")
 RUN_TRIGGER: Final = SearchAttributeKey.for_keyword("RunTrigger")
+# Which deployment's mirror it is: a namespace may hold those of several, and only its own are a deployment's business.
+DEPLOYMENT: Final = SearchAttributeKey.for_keyword("ScheduleDeployment")
 GENERATION: Final = SearchAttributeKey.for_keyword("ScheduleGeneration")
 SEARCH_ATTRIBUTES: Final = (
     TENANT_ID,
@@ -32,6 +35,7 @@ SEARCH_ATTRIBUTES: Final = (
     SCHEDULE_ID,
     RUN_TRIGGER,
     GENERATION,
+    DEPLOYMENT,
 )
 
 # The engine records a fire's nominal time here; it is not part of the workflow's input
@@ -44,6 +48,11 @@ _INVOCATION_NAMESPACE: Final = uuid.UUID("5f6f0a3e-6d0c-5c43-9c54-0d8b8f3a7f11")
 def convergence_schedule_id(*, task_queue: str) -> str:
     """The id of the system schedule that repairs mirrors; one for each task queue, whose workers serve it."""
     return f"extsched-system:converge:{task_queue}"
+
+
+def comparison_schedule_id(*, task_queue: str) -> str:
+    """The id of the system schedule that compares all rows with all mirrors."""
+    return f"extsched-system:compare:{task_queue}"
 
 
 def retention_schedule_id(*, task_queue: str) -> str:

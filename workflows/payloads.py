@@ -78,6 +78,15 @@ class RunOutcome:
 
 
 @dataclass(frozen=True)
+class ComparisonOutcome:
+    """Result of comparing every row with its mirror."""
+
+    compared: int
+    repaired: int
+    refused: bool
+
+
+@dataclass(frozen=True)
 class PurgeOutcome:
     """Result of deleting runs whose time is over."""
 

@@ -137,6 +137,26 @@ class PreviewView(InstallView):
         return Response(answers.render_preview(shown))
 
 
+class LiftHoldView(InstallView):
+    """Lifting an operator's hold."""
+
+    @operation("lift_hold", tag=SCHEDULES, answer=shapes.Schedule, etag=True, refuses=[403])
+    def post(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
+        """Lift the pause that an operator set on a schedule in Temporal.
+
+        Slots run again from now on; those that came meanwhile stay missed. A repeat changes nothing.
+        """
+        install = self.install(request)
+        read_nothing(request)
+        schedule = services.lift_hold(
+            tenant_id=install.tenant_id,
+            install_id=install.id,
+            schedule_id=self.id_in_address("schedule_id", "Schedule"),
+            actor=Caller(request).actor,
+        )
+        return answer_schedule(install, schedule)
+
+
 class ScheduleView(InstallView):
     """One schedule."""
 
@@ -144,7 +164,7 @@ class ScheduleView(InstallView):
     def get(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
         """Show a schedule."""
         install = self.install(request)
-        return self._answer(install, self.schedule(install))
+        return answer_schedule(install, self.schedule(install))
 
     @operation(
         "update_schedule",
@@ -169,7 +189,7 @@ class ScheduleView(InstallView):
             actor=Caller(request).actor,
             expected_revisions=_expected_revisions(request),
         )
-        return self._answer(install, schedule)
+        return answer_schedule(install, schedule)
 
     @operation("delete_schedule", tag=SCHEDULES, status=204, parameters=[IF_MATCH], refuses=[403, 412])
     def delete(self, request: Request, extension_ref: str, schedule_id: str) -> Response:
@@ -187,10 +207,11 @@ class ScheduleView(InstallView):
         )
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @staticmethod
-    def _answer(install: ExtensionInstall, schedule: Schedule) -> Response:
-        body = answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
-        return Response(body, headers={"ETag": f'"{schedule.revision}"'})
+
+def answer_schedule(install: ExtensionInstall, schedule: Schedule) -> Response:
+    """The schedule with its revision as the entity tag."""
+    body = answers.render_schedule(schedule, install_enabled=install.is_enabled, now=datetime.now(UTC))
+    return Response(body, headers={"ETag": f'"{schedule.revision}"'})
 
 
 def _read_changes(request: Request, shape: type[requests.ScheduleWrite]) -> ScheduleChanges:

@@ -54,6 +54,9 @@ def render_schedule(schedule: Schedule, *, install_enabled: bool, now: datetime)
         "revision": schedule.revision,
         "sync_state": schedule.sync_state,
         "sync_error": schedule.sync_error or None,
+        "held": {"since": rfc3339(schedule.held_since), "note": schedule.held_note or None}
+        if schedule.held_since
+        else None,
         "next_run_at": rfc3339(queries.next_slot_of(schedule, after=now, install_enabled=install_enabled)),
         "last_run_at": rfc3339(schedule.last_run_at),
         "last_run_status": schedule.last_run_status or None,

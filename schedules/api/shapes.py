@@ -95,6 +95,15 @@ class InstalledEndpoint(Endpoint):
     example = Endpoint.example | {"unschedulable_reason": None}
 
 
+class Hold(Shape):
+    """A pause that an operator set in Temporal: no slot runs until it is lifted."""
+
+    since = moment("When it was first seen.")
+    note = words("What the operator gave as the reason.", allow_null=True)
+
+    example = {"since": "2026-03-28T08:00:00Z", "note": "the vendor asked us to stop"}
+
+
 class Schedule(Shape):
     """A schedule, how its mirror in Temporal stands, and what came of it last."""
 
@@ -122,6 +131,7 @@ class Schedule(Shape):
     revision = serializers.IntegerField(help_text="Counts changes; `If-Match` takes it.")
     sync_state = serializers.ChoiceField(choices=SyncState.choices)
     sync_error = words("Why the mirror is not there yet.", allow_null=True)
+    held = Hold(allow_null=True)
     next_run_at = moment("Null where it is disabled.", allow_null=True)
     last_run_at = moment(allow_null=True)
     last_run_status = serializers.ChoiceField(choices=RunStatus.choices, allow_null=True)
@@ -154,6 +164,7 @@ class Schedule(Shape):
         "revision": 1,
         "sync_state": "synced",
         "sync_error": None,
+        "held": None,
         "next_run_at": "2026-03-29T01:00:00Z",
         "last_run_at": "2026-03-28T01:30:00.412Z",
         "last_run_status": "succeeded",

@@ -34,7 +34,14 @@ from schedules.models.registry import (
 )
 from schedules.models.runs import RunCount, RunCountProgress, ScheduleRun
 from schedules.models.schedules import MirrorRemoval, Schedule
-from schedules.models.trail import AuditEvent, IdempotencyRecord, RateWindowEntry
+from schedules.models.trail import (
+    AuditEvent,
+    ComparisonRecord,
+    Deployment,
+    IdempotencyRecord,
+    OrphanSighting,
+    RateWindowEntry,
+)
 
 __all__ = [
     "MAX_NAME_LENGTH",
@@ -45,6 +52,8 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "CatchUpPolicy",
+    "ComparisonRecord",
+    "Deployment",
     "Extension",
     "ExtensionInstall",
     "ExtensionVersion",
@@ -55,6 +64,7 @@ __all__ = [
     "NotificationChannel",
     "NotificationEvent",
     "NotificationKind",
+    "OrphanSighting",
     "OverlapPolicy",
     "RateWindowEntry",
     "Role",

@@ -77,6 +77,22 @@ class Schedule(models.Model):
     calendar_rules = models.CharField(
         max_length=32, blank=True, editable=False, help_text="What the mirror's calendars were compiled by."
     )
+    mirror_digest = models.CharField(
+        max_length=64, blank=True, db_default="", editable=False, help_text="Of what the mirror was made to say."
+    )
+    push_failures = models.PositiveSmallIntegerField(
+        default=0, db_default=0, editable=False, help_text="Pushes in a row that failed for a reason that will stay."
+    )
+    push_after = models.DateTimeField(
+        null=True, editable=False, help_text="Not pushed before, because pushing failed for a reason that will stay."
+    )
+    held_since = models.DateTimeField(
+        null=True, editable=False, help_text="When the pause of an operator was first seen in Temporal."
+    )
+    held_note = models.CharField(max_length=512, blank=True, db_default="", editable=False)
+    release_hold = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text="The next push lifts the operator's pause."
+    )
     changed_at = models.DateTimeField(db_default=Now(), editable=False, help_text="When the generation last moved.")
     last_run_at = models.DateTimeField(null=True, editable=False)
     last_success_at = models.DateTimeField(null=True, editable=False)

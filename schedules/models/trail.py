@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.db import models
@@ -69,3 +70,37 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {self.key}"
+
+
+class Deployment(models.Model):
+    """The one row that says which deployment this database belongs to: the mark that its mirrors carry in Temporal."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    mark = models.UUIDField(default=uuid.uuid4)
+
+    def __str__(self) -> str:
+        return str(self.mark)
+
+
+class OrphanSighting(models.Model):
+    """A mirror with our mark that no row stands behind; it is deleted when it is seen again later."""
+
+    mirror_id = models.CharField(primary_key=True, max_length=128)
+    first_seen_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.mirror_id
+
+
+class ComparisonRecord(models.Model):
+    """The one row that says how the last full comparison of rows and mirrors ended."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    finished_at = models.DateTimeField()
+    compared = models.PositiveIntegerField()
+    held = models.PositiveIntegerField()
+    drift = models.JSONField(default=dict)
+    refused = models.CharField(max_length=256, blank=True)
+
+    def __str__(self) -> str:
+        return f"comparison of {self.finished_at}"

@@ -35,6 +35,7 @@ CASES = {
     "disable-all": [("POST", {}, write(200))],
     "schedules": [("GET", None, READ), ("POST", {"endpoint": "{path}", "cron": "0 5 * * *"}, write(201))],
     "schedule": [("GET", None, READ), ("PATCH", {"payload": {"a": 1}}, write(200)), ("DELETE", None, write(204))],
+    "lift-hold": [("POST", {}, write(200))],
     "run-now": [("POST", {}, write(202))],
     "runs": [("GET", None, READ)],
     "backfill": [("POST", {"start": "2026-01-01T00:00:00Z", "end": "2026-01-03T00:00:00Z"}, write(202))],
@@ -82,6 +83,9 @@ CASES = {
     ],
     # Pages, and what holds nothing of a tenant.
     "metrics": [("GET", None, OPEN)],
+    "healthz": [("GET", None, OPEN)],
+    "readyz": [("GET", None, OPEN)],
+    "status": [("GET", None, dict.fromkeys(OPEN, 401))],
     "schema": [("GET", None, OPEN)],
     "docs": [("GET", None, OPEN)],
     "": [("GET", None, dict.fromkeys(OPEN, 302))],

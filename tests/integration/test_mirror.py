@@ -47,6 +47,7 @@ def test_a_created_schedule_is_mirrored_at_once_with_its_attributes(world):
         "ScheduleId": schedule["id"],
         "RunTrigger": "schedule",
         "ScheduleGeneration": "1",
+        "ScheduleDeployment": str(convergence.deployment()),
     }
     spec = description.schedule.spec
     assert spec.calendars[0].comment == "30 4 * * MON-FRI in Asia/Kolkata"

@@ -34,6 +34,11 @@ class Process:
         self.popen.kill()
         self.popen.wait(10)
 
+    def kill_group(self):
+        """End it and what it has started, e.g. a server's workers, with SIGKILL."""
+        os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait(10)
+
     def stop(self, *, seconds=20):
         """End it with SIGTERM; returns the exit status."""
         if self.popen.poll() is None:

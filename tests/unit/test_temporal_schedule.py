@@ -9,7 +9,7 @@ from temporalio.client import ScheduleOverlapPolicy
 from schedules import temporal
 from schedules.calendars import UtcCalendar
 
-TENANT, INSTALL, EXTENSION, SCHEDULE = (uuid.UUID(int=number) for number in range(1, 5))
+TENANT, INSTALL, EXTENSION, SCHEDULE, DEPLOYMENT = (uuid.UUID(int=number) for number in range(1, 6))
 
 
 def state(**changes):
@@ -23,6 +23,7 @@ def state(**changes):
         "calendars": (UtcCalendar((0, 20, 40), tuple(range(8, 17)), weekdays=(1, 2, 3, 4, 5), years=(2026, 2027)),),
         "active": True,
         "generation": 3,
+        "deployment": DEPLOYMENT,
     }
     return temporal.MirrorState(**(values | changes))
 
@@ -88,4 +89,5 @@ def test_the_attributes_say_whose_it_is_and_which_generation_it_shows():
         "ScheduleId": str(SCHEDULE),
         "RunTrigger": "schedule",
         "ScheduleGeneration": "3",
+        "ScheduleDeployment": str(DEPLOYMENT),
     }

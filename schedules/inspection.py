@@ -1,0 +1,141 @@
+"""Looks at mirrors as Temporal holds them: one, many at once, or all that carry a deployment's mark.
+
+What a mirror says is compared by a digest of its normalised spec, policy and action, because the engine gives back
+other shapes than it was sent, and a hand edit keeps the stamps that would tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleCalendarSpec,
+    ScheduleDescription,
+    ScheduleRange,
+)
+from temporalio.common import SearchAttributeKey, TypedSearchAttributes
+from temporalio.converter import DataConverter
+from temporalio.service import RPCError, RPCStatusCode
+
+from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, run
+from workflows import names
+
+PAGE_SIZE: Final = 200
+_FIELDS: Final = ("second", "minute", "hour", "day_of_month", "month", "year", "day_of_week")
+
+
+@dataclass(frozen=True, slots=True)
+class SeenMirror:
+    """One mirror: what it says, whether it is paused and why, which generation it shows and whose it is."""
+
+    digest: str
+    paused: bool
+    note: str
+    generation: str
+    deployment: str
+
+
+def describe_many(mirrors: Sequence[tuple[UUID, UUID]]) -> list[SeenMirror | None]:
+    """What Temporal holds for each (install id, schedule id), in order; None where it holds nothing.
+
+    Raises DependencyUnavailable where it does not answer for any of them.
+    """
+
+    async def all_of_them(client: Client) -> list[SeenMirror | None]:
+        ids = [names.mirror_id(install_id=install_id, schedule_id=schedule_id) for install_id, schedule_id in mirrors]
+        return list(await asyncio.gather(*(_see(client, mirror_id) for mirror_id in ids)))
+
+    return run(all_of_them, timeout=timedelta(seconds=5 + 0.1 * len(mirrors)))
+
+
+def describe_by_id(mirror_id: str) -> SeenMirror | None:
+    """What Temporal holds under an id, or None. Raises DependencyUnavailable."""
+    return run(lambda client: _see(client, mirror_id))
+
+
+def list_marked(*, deployment: UUID, page: bytes | None = None) -> tuple[list[str], bytes | None]:
+    """A page of the ids of all mirrors that carry the mark, and where the next page begins, None after the last.
+
+    What it shows lags behind writes by a moment. Raises DependencyUnavailable.
+    """
+
+    async def one_page(client: Client) -> tuple[list[str], bytes | None]:
+        await ensure_search_attributes(client)
+        query = f'{names.DEPLOYMENT.name} = "{deployment}"'
+        found = await client.list_schedules(query, page_size=PAGE_SIZE, next_page_token=page, rpc_timeout=RPC_TIMEOUT)
+        await found.fetch_next_page()
+        ids = [entry.id for entry in found.current_page or [] if entry.id.startswith(names.MIRROR_PREFIX)]
+        return ids, found.next_page_token or None
+
+    return run(one_page)
+
+
+def digest_of(schedule: Schedule) -> str:
+    """A digest of what a schedule says: when, under which policy, and what is started. Pause and note are not in it."""
+    action = schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)
+    spec, policy = schedule.spec, schedule.policy
+    content = {
+        "calendars": sorted(_calendar(calendar) for calendar in spec.calendars),
+        "intervals": [str(interval) for interval in spec.intervals],
+        "cron": list(spec.cron_expressions),
+        "skip": sorted(_calendar(calendar) for calendar in spec.skip),
+        "zone": spec.time_zone_name or "UTC",
+        "bounds": [str(spec.start_at), str(spec.end_at), str(spec.jitter or timedelta())],
+        "policy": [int(policy.overlap), str(policy.catchup_window), policy.pause_on_failure],
+        "limited": schedule.state.limited_actions,
+        "action": [action.workflow, action.id, action.task_queue, [_argument(argument) for argument in action.args]],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _calendar(calendar: ScheduleCalendarSpec) -> list[Any]:
+    return [[_range(piece) for piece in getattr(calendar, name)] for name in _FIELDS] + [calendar.comment or ""]
+
+
+def _range(piece: ScheduleRange) -> list[int]:
+    return [piece.start, max(piece.start, piece.end), piece.step or 1]
+
+
+def _argument(argument: Any) -> Any:
+    """An argument of the workflow as JSON, whether it is still ours or came back as it went."""
+    payload = argument
+    if not isinstance(argument, Payload):
+        (payload,) = DataConverter.default.payload_converter.to_payloads([argument])
+    try:
+        return json.loads(payload.data)
+    except ValueError:
+        return payload.data.hex()
+
+
+async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
+    try:
+        found: ScheduleDescription = await client.get_schedule_handle(mirror_id).describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return None
+    attributes = found.typed_search_attributes
+    return SeenMirror(
+        digest=digest_of(found.schedule),
+        paused=found.schedule.state.paused,
+        note=found.schedule.state.note or "",
+        generation=_text(attributes, names.GENERATION),
+        deployment=_text(attributes, names.DEPLOYMENT),
+    )
+
+
+def _text(attributes: TypedSearchAttributes, key: SearchAttributeKey[str]) -> str:
+    value = attributes.get(key)
+    return value if isinstance(value, str) else ""

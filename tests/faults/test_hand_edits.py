@@ -1,0 +1,165 @@
+"""Mirrors that somebody deleted, edited, paused, unpaused or left over with the real ``temporal`` command."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec
+
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def mirror_of(platform, schedule_id):
+    return f"extsched:{platform.install_id}:{schedule_id}"
+
+
+def put_decoys(platform):
+    """Schedules of other people, some of which look like ours; returns what they say."""
+
+    async def put():
+        client = await Client.connect(platform.temporal_address)
+        for schedule_id in ("nightly-billing", f"extsched:{uuid.uuid4()}:{uuid.uuid4()}", "extsched:not-a-mirror"):
+            action = ScheduleActionStartWorkflow("Other", id=schedule_id, task_queue="faults")
+            await client.create_schedule(schedule_id, Schedule(action=action, spec=ScheduleSpec()))
+            decoys[schedule_id] = (await client.get_schedule_handle(schedule_id).describe()).raw_description
+
+    decoys = {}
+    asyncio.run(put())
+    return decoys
+
+
+def assert_untouched(platform, decoys):
+    async def check():
+        client = await Client.connect(platform.temporal_address)
+        for schedule_id, before in decoys.items():
+            assert (await client.get_schedule_handle(schedule_id).describe()).raw_description == before
+
+    asyncio.run(check())
+
+
+def test_every_hand_edit_is_found_and_repaired_and_nobody_elses_is_touched(platform):
+    decoys = put_decoys(platform)
+    kept, deleted, edited, unpaused, moved = (platform.create(name=name) for name in "abcde")
+    platform.host("update", scheduleId=unpaused, enabled=False)
+    others = set(decoys)
+    platform.assert_equal(except_for=others)
+
+    platform.cli("schedule", "delete", "--schedule-id", mirror_of(platform, deleted))
+    platform.cli(
+        *("schedule", "update", "--schedule-id", mirror_of(platform, edited), "--cron", "1 1 * * *"),
+        *("--workflow-id", "w", "--type", "RunSchedule", "--task-queue", "faults"),
+    )
+    platform.cli("schedule", "toggle", "--unpause", "--schedule-id", mirror_of(platform, unpaused), "--reason", "x")
+    platform.cli(
+        *("schedule", "update", "--schedule-id", mirror_of(platform, moved), "--calendar", '{"hour":"4","minute":"0"}'),
+        *("--workflow-id", "w", "--type", "RunSchedule", "--task-queue", "elsewhere"),
+    )
+
+    status, seen, _ = platform.reconcile("--dry-run")
+    assert status == 1
+    assert (seen["mirrors missing"], seen["mirrors edited"], seen["mirrors unpaused"]) == (1, 2, 1)
+    assert mirror_of(platform, deleted) not in platform.mirrors_ids()
+
+    status, seen, said = platform.reconcile()
+    assert (status, seen["repaired"]) == (0, 4), said
+    platform.assert_equal(except_for=others)
+    assert_untouched(platform, decoys)
+    status, seen, _ = platform.reconcile()
+    assert (status, seen["repaired"], seen["rows compared"]) == (0, 0, 5)
+    with psycopg.connect(platform.database_url) as connection:
+        events = connection.execute(
+            "SELECT subject_id::text, before->'drift' FROM schedules_auditevent WHERE action = 'mirror.repaired'"
+        ).fetchall()
+    assert {subject for subject, _ in events} == {deleted, edited, unpaused, moved}
+    assert kept not in dict(events)
+
+
+def test_an_operators_hold_is_kept_shown_and_lifted(platform):
+    schedule = platform.create()
+    platform.assert_equal()
+    mirror = mirror_of(platform, schedule)
+    platform.cli("schedule", "toggle", "--pause", "--schedule-id", mirror, "--reason", "the vendor asked")
+
+    status, seen, _ = platform.reconcile()
+    assert (status, seen["held by operators"], seen["repaired"]) == (0, 1, 0)
+    platform.host("update", scheduleId=schedule, cron="30 5 * * *")  # an edit meanwhile keeps it
+
+    def shown():
+        ((since, note, generation, synced),) = rows(platform)
+        assert generation == synced
+        return since is not None and note == "the vendor asked"
+
+    eventually(shown)
+    paused, words, _ = platform.mirrors()[mirror]
+    assert (paused, words) == (True, "30 5 * * * in UTC")
+    assert platform.status()["sync"]["held"] == 1
+
+    platform.lift_hold(schedule)
+    eventually(lambda: rows(platform)[0][0] is None and not platform.mirrors()[mirror][0])
+    platform.assert_equal()
+
+    platform.cli("schedule", "toggle", "--pause", "--schedule-id", mirror, "--reason", "again")
+    platform.reconcile()
+    assert rows(platform)[0][1] == "again"
+    platform.cli("schedule", "toggle", "--unpause", "--schedule-id", mirror, "--reason", "done")
+    platform.reconcile()
+    assert rows(platform)[0][0] is None
+
+
+def rows(platform):
+    with psycopg.connect(platform.database_url) as connection:
+        return connection.execute(
+            "SELECT held_since, held_note, generation, synced_generation FROM schedules_schedule"
+        ).fetchall()
+
+
+def test_a_mirror_without_a_row_goes_at_its_second_sighting(platform):
+    kept = [platform.create() for _ in range(3)]
+    orphan = platform.create()
+    platform.assert_equal()
+    with psycopg.connect(platform.database_url) as connection:  # as a database of yesterday would have it
+        connection.execute("DELETE FROM schedules_schedule WHERE id = %s", [orphan])
+
+    began = datetime.now(UTC)
+    status, seen, _ = platform.reconcile()
+
+    assert (status, seen["mirrors orphaned"], seen["repaired"]) == (0, 1, 1)
+    assert datetime.now(UTC) - began > timedelta(seconds=10)  # between the two sightings
+    platform.assert_equal()
+    assert len(platform.rows()) == len(kept)
+
+
+def test_a_mass_of_orphans_is_refused_until_it_is_forced(platform):
+    schedules = [platform.create() for _ in range(30)]
+    platform.assert_equal()
+    with psycopg.connect(platform.database_url) as connection:
+        connection.execute("DELETE FROM schedules_schedule WHERE id = ANY(%s)", [schedules[:20]])
+
+    for _ in range(2):
+        status, seen, said = platform.reconcile()
+        assert (status, seen["mirrors orphaned"], seen["repaired"]) == (1, 20, 0)
+        assert "is this the right database?" in said
+        assert len(platform.mirrors()) == 30
+    assert "right database" in platform.status()["comparison"]["refused"]
+
+    status, seen, said = platform.reconcile("--force")
+    assert (status, seen["repaired"]) == (0, 20)
+    assert "Refused" not in said
+    platform.assert_equal()
+
+
+def test_another_deployments_mirrors_are_none_of_our_business(platform):
+    platform.create()
+    platform.assert_equal()
+    with psycopg.connect(platform.database_url) as connection:
+        connection.execute("UPDATE schedules_deployment SET mark = gen_random_uuid()")
+        connection.execute("DELETE FROM schedules_schedule")
+
+    status, seen, _ = platform.reconcile()
+
+    assert (status, seen["mirrors orphaned"]) == (0, 0)
+    assert len(platform.mirrors()) == 1
