@@ -183,6 +183,7 @@ class ScheduleAdmin(TenantScopedAdmin):
         "id",
         "mirror",
         "sync_error",
+        "hold",
         "disabled_reason",
         "next_slot",
         "last_run_at",
@@ -193,7 +194,7 @@ class ScheduleAdmin(TenantScopedAdmin):
         "created_at",
         "updated_at",
     )
-    actions = ("enable", "disable", "run_now", "delete_through_service")
+    actions = ("enable", "disable", "run_now", "lift_hold", "delete_through_service")
 
     def get_form(self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         """The form, which needs to know who asks."""
@@ -283,6 +284,11 @@ class ScheduleAdmin(TenantScopedAdmin):
         """Ask for a run of each."""
         act_on_each(request, rows, runs.request_run_now, done="asked to run")
 
+    @admin.action(description="Lift the operator's hold", permissions=["change"])
+    def lift_hold(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
+        """Lift the pause that an operator set in Temporal on each."""
+        act_on_each(request, rows, services.lift_hold, done="released from hold")
+
     @admin.action(description="Delete", permissions=["delete"])
     def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
         """Delete each."""
@@ -317,12 +323,22 @@ class ScheduleAdmin(TenantScopedAdmin):
         """Whether Temporal shows what this row says, in a word."""
         return schedule.sync_state.label
 
+    @admin.display(description="operator's hold")
+    def hold(self, schedule: Schedule) -> str:
+        """Since when an operator has held it in Temporal, and why."""
+        if schedule.held_since is None:
+            return "-"
+        since = f"since {schedule.held_since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return f"{since}: {schedule.held_note}" if schedule.held_note else since
+
     @display(
         description="mirror",
-        label={SyncState.SYNCED: "success", SyncState.PENDING: "warning", SyncState.FAILED: "danger"},
+        label={SyncState.SYNCED: "success", SyncState.PENDING: "warning", SyncState.FAILED: "danger", "held": "info"},
     )
     def coloured_sync_state(self, schedule: Schedule) -> tuple[str, str]:
-        """Whether Temporal shows what this row says."""
+        """Whether Temporal shows what this row says, or an operator holds it there."""
+        if schedule.held_since is not None:
+            return "held", "Held"
         return schedule.sync_state, schedule.sync_state.label
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from scheduler_project import embedded
 from schedules.api import schema
-from schedules.models import ScheduleRun
 from tests.support import processes
 from tests.support.world import REGISTRY_TOKEN, RUNNER_TOKEN
 
@@ -53,15 +52,7 @@ def web(world, worker_environment, tmp_path):
 def configuration(world, other_world, tmp_path):
     """What the generator cannot know: credentials, and ids that exist."""
     schedule = world.create(sync=False)
-    run = ScheduleRun.objects.create(
-        id=uuid.uuid4(),
-        tenant_id=world.tenant_id,
-        install_id=world.install_id,
-        schedule_id=schedule["id"],
-        trigger="run_now",
-        slot="2026-01-01T00:00:00Z",
-        status="queued",
-    )
+    run = world.queued_run(schedule)
     settings = {
         "auth": {
             "openapi": {

@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import threading
-import time
 import uuid
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -53,8 +52,8 @@ class RememberingRunner:
             # Whoever waits beyond its time limit may ask again while the guest is still at it.
             if delivery >= 0.01:
                 self.under_way.add(key)
-        # Beyond the schedules' time limit; within it, and long enough to be handed over; or as usual.
-        time.sleep(4.5 if delivery < 0.01 else 3.0 if delivery < 0.03 else 0)
+        # The guest's work: beyond the schedules' time limit; within it, and long enough to be handed over; or none.
+        threading.Event().wait(4.5 if delivery < 0.01 else 3.0 if delivery < 0.03 else 0)
         with self.lock:
             if key not in self.envelopes:
                 self.envelopes[key] = 200 if fate < 0.85 else 503 if fate < 0.97 else 404

@@ -124,10 +124,17 @@ def test_a_mirror_without_a_row_goes_at_its_second_sighting(platform):
     with psycopg.connect(platform.database_url) as connection:  # as a database of yesterday would have it
         connection.execute("DELETE FROM schedules_schedule WHERE id = %s", [orphan])
 
+    ((mark,),) = platform.execute("SELECT mark::text FROM schedules_deployment")
+    platform.cli(  # a copy that somebody made of a mirror
+        *("schedule", "create", "--schedule-id", mirror_of(platform, uuid.uuid4()), "--interval", "300d"),
+        *("--workflow-id", "w", "--type", "RunSchedule", "--task-queue", "faults"),
+        *("--schedule-search-attribute", f'ScheduleDeployment="{mark}"'),
+    )
     began = datetime.now(UTC)
+
     status, seen, _ = platform.reconcile()
 
-    assert (status, seen["mirrors orphaned"], seen["repaired"]) == (0, 1, 1)
+    assert (status, seen["mirrors orphaned"], seen["repaired"]) == (0, 2, 2)
     assert datetime.now(UTC) - began > timedelta(seconds=10)  # between the two sightings
     platform.assert_equal()
     assert len(platform.rows()) == len(kept)

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
 
-from schedules.models import Role, ScheduleRun, TenantMembership
+from schedules.models import Role, TenantMembership
 from tests.support.world import REGISTRY_TOKEN, RUNNER_TOKEN
 
 OPEN, OUTSIDE = {"owner": 200, "viewer": 200, "other": 200, "nobody": 200}, None
@@ -113,15 +113,7 @@ def test_every_route_has_a_case():
 def scene(world, other_world):
     """What the addresses can name, all of it of `world`."""
     schedule = world.create(sync=False)
-    run = ScheduleRun.objects.create(
-        id=uuid.uuid4(),
-        tenant_id=world.tenant_id,
-        install_id=world.install_id,
-        schedule_id=schedule["id"],
-        trigger="run_now",
-        slot="2026-01-01T00:00:00Z",
-        status="queued",
-    )
+    run = world.queued_run(schedule)
     channel = {"kind": "email", "target": "a@example.com", "events": ["missed"]}
     return {
         "extension_ref": world.install_id,

@@ -64,6 +64,7 @@ async def differences(address, found):
             calendars=compiled,
             active=False,
             generation=1,
+            deployment=uuid.UUID(int=1),
         )
         async with gate:
             handle = await client.create_schedule(state.id, temporal.build_schedule(state))

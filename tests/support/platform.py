@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import psycopg
-from temporalio.client import Client
+from temporalio.client import Client, ScheduleIntervalSpec, ScheduleSpec, ScheduleUpdate
+from temporalio.service import RPCError, RPCStatusCode
 
 from scheduler_project import embedded
 from tests.support import processes
@@ -317,3 +319,25 @@ class Platform:
     def sync_error(self, schedule_id):
         ((text,),) = self.execute("SELECT sync_error FROM schedules_schedule WHERE id = %s", [schedule_id])
         return text
+
+    def change_by_hand(self, mirror_id, what):
+        """What an operator could do with the CLI, without its start-up time; a mirror that is not there is fine."""
+
+        async def change():
+            client = await Client.connect(self.temporal_address)
+            handle = client.get_schedule_handle(mirror_id)
+            try:
+                if what == "delete":
+                    await handle.delete()
+                else:
+                    await handle.update(spoil)
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    raise
+
+        def spoil(update):
+            schedule = update.description.schedule
+            schedule.spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(days=300))])
+            return ScheduleUpdate(schedule=schedule)
+
+        asyncio.run(change())

@@ -142,6 +142,18 @@ class World:
 
         return eventually(check, seconds=70)
 
+    def queued_run(self, schedule):
+        """The row of a run that somebody asked for by hand, without its workflow."""
+        return ScheduleRun.objects.create(
+            id=uuid.uuid4(),
+            tenant_id=self.tenant_id,
+            install_id=self.install_id,
+            schedule_id=schedule["id"],
+            trigger="run_now",
+            slot="2026-01-01T00:00:00Z",
+            status="queued",
+        )
+
     def run_now(self, schedule, *, expect=202, body=None, **headers):
         return self.api("POST", f"schedules/{schedule['id']}/run-now", body or {}, expect=expect, **headers)
 
