@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from schedules import audit, queries
+from schedules import audit, ledger, queries
 from schedules.errors import InvalidFields, NotFound
 from schedules.models import ApiKey, Role, Tenant
 
@@ -37,7 +37,7 @@ def create_key(
 
     Raises InvalidFields where it would have expired already, NotFound for an unknown tenant.
     """
-    if expires_at is not None and expires_at <= datetime.now(UTC):
+    if expires_at is not None and expires_at <= ledger.database_now():
         raise InvalidFields.from_fields({"expires_at": "it must lie in the future"})
     secret = secrets.token_urlsafe(32)
     text = f"{_MARK}_{tenant_id.hex}_{secret}"

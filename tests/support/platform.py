@@ -246,13 +246,23 @@ class Platform:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def lift_hold(self, schedule_id):
-        made = self.manage("create_api_key", self.tenant_id, "faults", "--role", "administrator")
-        answer = self.http.post(
-            f"http://127.0.0.1:{self.web_port}/api/extensions/{self.install_id}/schedules/{schedule_id}/lift-hold",
-            headers={"authorization": f"Api-Key {made.stdout.strip()}"},
+    def key(self, *options):
+        """The text of a new administrator's key."""
+        made = self.manage("create_api_key", self.tenant_id, "faults", "--role", "administrator", *options)
+        return made.stdout.strip()
+
+    def api(self, method, path, body=None, *, key, expect):
+        answer = self.http.request(
+            method,
+            f"http://127.0.0.1:{self.web_port}/api/extensions/{self.install_id}/{path}",
+            json=body,
+            headers={"authorization": f"Api-Key {key}"},
         )
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == expect, answer.text
+        return answer.json()
+
+    def lift_hold(self, schedule_id):
+        self.api("POST", f"schedules/{schedule_id}/lift-hold", key=self.key(), expect=200)
 
     # --- states that a crash or a bug can leave in the database
 
