@@ -85,7 +85,7 @@ def web(**environment: str) -> Iterator[int]:
 
 def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
     """One tenant with so many disabled schedules, without mirrors; returns (tenant, install, schedule) ids."""
-    from schedules import audit, calendars, installs
+    from schedules import audit, convergence, installs
     from schedules.models import ApiEndpoint, Schedule
 
     actor = audit.Actor(audit.Source.COMMAND, "bench")
@@ -119,7 +119,7 @@ def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
             generation=1,
             synced_generation=1,
             exact_until=datetime.now(UTC) + timedelta(days=3650),
-            calendar_rules=calendars.RULES,
+            calendar_rules=convergence.mirror_rules(),
         )
         for number in range(count)
     )

@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from typing import Final
 from uuid import UUID
 
 import structlog
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from schedules import audit, convergence, inspection, metrics, temporal
 from schedules.convergence import PushOutcome
+from schedules.errors import MirrorRefused
 from schedules.inspection import SeenMirror
 from schedules.models import ComparisonRecord, MirrorRemoval, OrphanSighting, Schedule
 from workflows import names
@@ -79,15 +81,19 @@ def compare(*, force: bool = False, dry_run: bool = False) -> Comparison:
         if not is_ours:
             found.is_busy = True
             return found
-        missing = _compare_rows(found, dry_run=dry_run)
-        _repair_missing(found, missing, force=force, dry_run=dry_run)
-        _compare_mirrors(found, force=force, dry_run=dry_run)
-        for kind, number in found.drift.items():
-            metrics.DRIFT.labels(kind=kind).inc(number)
-        for reason in found.refused:
-            log.error("comparison.refused", reason=reason)
-        if not dry_run:
-            _write_down(found)
+        try:
+            missing = _compare_rows(found, dry_run=dry_run)
+            _repair_missing(found, missing, force=force, dry_run=dry_run)
+            _compare_mirrors(found, force=force, dry_run=dry_run)
+        except MirrorRefused as error:
+            found.refused.append(error.message)
+        finally:
+            for reason in found.refused:
+                log.error("comparison.refused", reason=reason)
+            if not dry_run:
+                for kind, number in found.drift.items():
+                    metrics.DRIFT.labels(kind=kind).inc(number)
+                _write_down(found)
     return found
 
 
@@ -118,27 +124,38 @@ def _compare_rows(found: Comparison, *, dry_run: bool) -> list[Schedule]:
         seen = inspection.describe_many([(row.install_id, row.id) for row in rows])
         for row, mirror in zip(rows, seen, strict=True):
             found.compared += 1
-            held = mirror is not None and mirror.paused and mirror.note != temporal.OUR_PAUSE_NOTE
-            found.held += held
-            if not dry_run:
-                convergence.note_hold(row, mirror.note if held and mirror is not None else None)
-            kinds = differences(row, mirror, deployment=deployment)
-            if not kinds or _has_moved(row):
-                continue
-            found.drift.update(kinds)
-            if Drift.MISSING in kinds:
+            if isinstance(mirror, Exception):
+                log.warning("comparison.not_seen", schedule_id=str(row.id), error=type(mirror).__name__)
+                found.unrepaired += 1
+            elif _compare_one(found, row, mirror, deployment=deployment, dry_run=dry_run):
                 missing.append(row)
-            elif not dry_run:
-                _count_repairs(found, Counter([_repair(row, kinds)]))
         time.sleep(max(0.0, len(rows) / PER_SECOND - (time.monotonic() - began)))
     return missing
+
+
+def _compare_one(
+    found: Comparison, row: Schedule, mirror: SeenMirror | None, *, deployment: UUID, dry_run: bool
+) -> bool:
+    """Compare one row with its mirror and repair what differs; returns whether the mirror is missing."""
+    held = mirror is not None and mirror.paused and mirror.note != temporal.OUR_PAUSE_NOTE
+    found.held += held
+    kinds = differences(row, mirror, deployment=deployment)
+    if kinds and _has_moved(row):
+        return False
+    if mirror is not None and not dry_run:
+        convergence.note_hold(row, mirror.note if held else None)
+    found.drift.update(kinds)
+    if kinds and Drift.MISSING not in kinds and not dry_run:
+        _count_repairs(found, Counter([_repair(row, kinds)]))
+    return Drift.MISSING in kinds
 
 
 def _rows_in_sync() -> Iterator[Schedule]:
     """All rows that have nothing unsynced, page by page; the others are the sweep's."""
     last = UUID(int=0)
     while True:
-        rows = Schedule.objects.filter(id__gt=last, synced_generation=F("generation")).select_related("install")
+        in_sync = Schedule.objects.filter(synced_generation=F("generation"), calendar_rules=convergence.mirror_rules())
+        rows = in_sync.filter(id__gt=last).select_related("install")
         page = list(rows.defer("payload", "install__config", "install__secret_envelope").order_by("id")[:PAGE])
         yield from page
         if len(page) < PAGE:
@@ -169,7 +186,15 @@ def _count_repairs(found: Comparison, outcomes: Counter[PushOutcome]) -> None:
 
 
 def _repair(row: Schedule, kinds: set[Drift]) -> PushOutcome:
-    outcome = convergence.isolated(lambda: convergence.push(tenant_id=row.tenant_id, schedule_id=row.id, again=True))
+    outcome = convergence.isolated(partial(_push_again, row, kinds))
+    if outcome in {PushOutcome.REFUSED, PushOutcome.FAILED}:
+        # Visibly not in sync from now on, and the sweep's.
+        Schedule.objects.filter(id=row.id, generation=row.generation).update(synced_generation=0)
+    return outcome
+
+
+def _push_again(row: Schedule, kinds: set[Drift]) -> PushOutcome:
+    outcome = convergence.push(tenant_id=row.tenant_id, schedule_id=row.id, again=True)
     if outcome is PushOutcome.SYNCED:
         audit.record(ACTOR, "mirror.repaired", row, before={"drift": sorted(kinds)})
     return outcome
@@ -186,13 +211,13 @@ def _compare_mirrors(found: Comparison, *, force: bool, dry_run: bool) -> None:
         if page is None:
             break
     found.drift[Drift.ORPHANED] += len(orphans)
-    if dry_run:
-        return
     if _is_mass(len(orphans), of=listed) and not force:
         found.refused.append(
             f"{len(orphans)} of {listed} mirrors have no row: is this the right database? If it is, "
             "`manage.py reconcile --force` removes them"
         )
+        return
+    if dry_run:
         return
     OrphanSighting.objects.exclude(mirror_id__in=orphans).delete()
     OrphanSighting.objects.bulk_create([OrphanSighting(mirror_id=one) for one in orphans], ignore_conflicts=True)
@@ -207,32 +232,34 @@ def _compare_mirrors(found: Comparison, *, force: bool, dry_run: bool) -> None:
 def _remove_orphan(mirror_id: str) -> bool:
     """Delete a mirror after a last look at it and at the rows; lists lag behind writes."""
     seen = inspection.describe_by_id(mirror_id)
-    ids = _ids_of(mirror_id)
     is_ours = seen is not None and seen.deployment == str(convergence.deployment())
-    removed = bool(is_ours and ids is not None and _without_row([mirror_id]))
-    if removed and ids is not None:
-        temporal.remove_mirror(install_id=ids[0], schedule_id=ids[1])
+    removed = is_ours and bool(_without_row([mirror_id]))
+    if removed:
+        temporal.remove_by_id(mirror_id)
         log.warning("comparison.orphan_removed", mirror_id=mirror_id)
     OrphanSighting.objects.filter(mirror_id=mirror_id).delete()
     return removed
 
 
 def _without_row(mirror_ids: list[str]) -> set[str]:
-    """Those that stand for no schedule; one whose removal is under way is not orphaned."""
-    ids = {mirror_id: parts for mirror_id in mirror_ids if (parts := _ids_of(mirror_id)) is not None}
-    schedule_ids = [schedule_id for _, schedule_id in ids.values()]
+    """Those that stand for no schedule; one whose removal is under way is not orphaned.
+
+    An id that is spelt otherwise than ours is a copy that somebody made.
+    """
+    ids = {mirror_id: _ids_of(mirror_id) for mirror_id in mirror_ids}
+    schedule_ids = [parts[1] for parts in ids.values() if parts is not None]
     known = set(Schedule.objects.filter(id__in=schedule_ids).values_list("install_id", "id"))
     known |= set(MirrorRemoval.objects.filter(id__in=schedule_ids).values_list("install_id", "id"))
     return {mirror_id for mirror_id, parts in ids.items() if parts not in known}
 
 
 def _ids_of(mirror_id: str) -> tuple[UUID, UUID] | None:
-    """The install's and the schedule's id that a mirror's id is made of; None for another one's with our prefix."""
+    """The install's and the schedule's id that a mirror's id is made of; None for one that is not spelt as ours are."""
     try:
-        install, schedule = mirror_id.removeprefix(names.MIRROR_PREFIX).split(":")
-        return UUID(install), UUID(schedule)
+        install, schedule = (UUID(part) for part in mirror_id.removeprefix(names.MIRROR_PREFIX).split(":"))
     except ValueError:
         return None
+    return (install, schedule) if mirror_id == names.mirror_id(install_id=install, schedule_id=schedule) else None
 
 
 def _is_mass(number: int, *, of: int) -> bool:
@@ -255,13 +282,18 @@ def _write_down(found: Comparison) -> None:
 
 @contextmanager
 def _alone() -> Iterator[bool]:
-    """Whether nobody else compares; a lock of the session, as no transaction may be open while Temporal is asked."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('comparison', 0))")
-        is_ours = bool(cursor.fetchone()[0])
+    """Whether nobody else compares; a lock of the session, as no transaction may be open while Temporal is asked.
+
+    On a connection of its own that goes with it: one of the pool could go back there with the lock.
+    """
+    pooled = connections[DEFAULT_DB_ALIAS]
+    settings = {**pooled.settings_dict}
+    settings["OPTIONS"] = {name: value for name, value in settings["OPTIONS"].items() if name != "pool"}
+    own = type(pooled)(settings, alias="comparison")
     try:
-        yield is_ours
+        with own.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('comparison', 0))")
+            (is_ours,) = cursor.fetchone()
+        yield bool(is_ours)
     finally:
-        if is_ours:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended('comparison', 0))")
+        own.close()

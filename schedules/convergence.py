@@ -15,6 +15,7 @@ import os
 import random
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import F
@@ -135,22 +137,42 @@ def deployment() -> UUID:
     return row.mark
 
 
+def mirror_rules() -> str:
+    """What every mirror is made by beside its row: how times are compiled, and the task queue that runs go to."""
+    return f"{calendars.RULES}/{zlib.crc32(settings.TEMPORAL_TASK_QUEUE.encode()):08x}"
+
+
 def note_hold(row: Schedule, note: str | None) -> None:
-    """Write down on the row what was seen of an operator's hold; None for none. A repeat changes nothing."""
+    """Write down on the row what was seen of an operator's hold; None for none. A repeat changes nothing.
+
+    Nothing is written where the row has changed since it was read: whoever lifted a hold meanwhile has the last word.
+    """
+    unmoved = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, generation=row.generation)
     if note is None:
-        if row.held_since is not None:
-            Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id).update(held_since=None, held_note="")
-    elif row.held_since is None or row.held_note != note[:512]:
-        since = Coalesce(F("held_since"), Now())
-        Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id).update(held_since=since, held_note=note[:512])
+        if row.held_since is not None or row.release_hold:
+            unmoved.update(held_since=None, held_note="")
+    elif row.held_since is None or row.held_note != note[: temporal.MAX_NOTE_LENGTH]:
+        unmoved.update(held_since=Coalesce(F("held_since"), Now()), held_note=note[: temporal.MAX_NOTE_LENGTH])
 
 
-def in_parallel(items: Iterable[T], work: Callable[[T], PushOutcome]) -> Counter[PushOutcome]:
+def services_answer() -> bool:
+    """Whether PostgreSQL and Temporal answer, so that what got no answer has a reason of its own."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        temporal_bridge.check_health()
+    except (DatabaseError, InterfaceError, SchedulingError):
+        return False
+    return True
+
+
+def in_parallel(
+    items: Iterable[T], work: Callable[[T], PushOutcome], *, deadline: float = float("inf")
+) -> Counter[PushOutcome]:
     """Do the work for each, a few at a time, each thread with a connection of its own, at a bounded rate.
 
-    Returns what came of them.
-
-    Ends early, leaving the rest, where Temporal does not answer several times in a row.
+    Returns what came of them. Ends early, leaving the rest, after ``deadline`` (of `time.monotonic`) and where
+    PostgreSQL or Temporal is away; a single item that gets no answer keeps none of the others from theirs.
     """
     waiting, lock, unanswered = iter(items), threading.Lock(), 0
 
@@ -158,7 +180,7 @@ def in_parallel(items: Iterable[T], work: Callable[[T], PushOutcome]) -> Counter
         nonlocal unanswered
         outcomes: Counter[PushOutcome] = Counter()
         try:
-            while unanswered < MAX_UNANSWERED:
+            while unanswered < MAX_UNANSWERED and time.monotonic() < deadline:
                 with lock:
                     item = next(waiting, None)
                 if item is None:
@@ -166,7 +188,8 @@ def in_parallel(items: Iterable[T], work: Callable[[T], PushOutcome]) -> Counter
                 began = time.monotonic()
                 outcome = work(item)
                 outcomes[outcome] += 1
-                unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
+                is_away = outcome is PushOutcome.UNAVAILABLE and not services_answer()
+                unanswered = unanswered + 1 if is_away else 0
                 time.sleep(max(0.0, PARALLEL_PUSHES / PUSHES_PER_SECOND - (time.monotonic() - began)))
         finally:
             connection.close()
@@ -286,7 +309,8 @@ def close_if_dead(run: ScheduleRun) -> PushOutcome:
 
 def _close_if_abandoned(run: ScheduleRun, workflow_id: str, workflow_run_id: str | None) -> PushOutcome:
     """End a run whose workflow was terminated or is gone: nobody else would, and it keeps its schedule occupied."""
-    if temporal.workflow_is_open(workflow_id=workflow_id, run_id=workflow_run_id or None):
+    is_open = temporal.workflow_is_open(workflow_id=workflow_id, run_id=workflow_run_id or None)
+    if is_open or (is_open is None and _is_another_namespace(run)):
         return PushOutcome.NOTHING
     # Whatever a workflow wrote, it wrote before it ended: what still stands now is what it left.
     left = ScheduleRun.objects.filter(tenant_id=run.tenant_id, id=run.id, status=run.status, waits=run.waits)
@@ -303,6 +327,13 @@ def _close_if_abandoned(run: ScheduleRun, workflow_id: str, workflow_run_id: str
     return PushOutcome.CLOSED
 
 
+def _is_another_namespace(run: ScheduleRun) -> bool:
+    """Whether the namespace knows nothing of the run's schedule, so that it is no evidence against its workflow."""
+    if not Schedule.objects.filter(tenant_id=run.tenant_id, id=run.schedule_id, synced_generation__gt=0).exists():
+        return False
+    return temporal.describe_mirror(install_id=run.install_id, schedule_id=run.schedule_id) is None
+
+
 def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> temporal.MirrorState:
     """What the schedule's mirror must show. The row needs its install."""
     return temporal.MirrorState(
@@ -316,7 +347,8 @@ def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> tempora
         active=schedule.enabled and schedule.install.is_enabled,
         generation=schedule.generation,
         deployment=deployment(),
-        keeps_hold=not schedule.release_hold,
+        held_note=schedule.held_note if schedule.held_since is not None else None,
+        lifted_note=schedule.held_note if schedule.release_hold else None,
     )
 
 
@@ -332,22 +364,22 @@ def _load(*, tenant_id: UUID, schedule_id: UUID) -> Schedule | None:
 def _project(row: Schedule, *, again: bool) -> PushOutcome:
     now = datetime.now(UTC)
     is_exact = row.exact_until is not None and row.exact_until >= now + RENEWAL_NOTICE
-    if row.synced_generation == row.generation and is_exact and row.calendar_rules == calendars.RULES and not again:
+    if row.synced_generation == row.generation and is_exact and row.calendar_rules == mirror_rules() and not again:
         return PushOutcome.NOTHING
     compiled = calendars.compile_calendars(cron.parse(row.cron), cron.parse_zone(row.timezone), now=now)
     state = mirror_state(row, compiled=compiled)
     held = temporal.put_mirror(state, exists=row.synced_generation > 0)
     # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced.
-    Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation).update(
+    stamped = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation)
+    stamped.update(
         synced_generation=state.generation,
-        sync_error="",
         exact_until=compiled.exact_until,
-        calendar_rules=calendars.RULES,
+        calendar_rules=mirror_rules(),
         mirror_digest=inspection.digest_of(temporal.build_schedule(state)),
-        push_failures=0,
-        push_after=None,
-        release_hold=False,
     )
+    # What belongs to the generation that was read is not taken from a later one.
+    unmoved = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, generation=state.generation)
+    unmoved.update(sync_error="", push_failures=0, push_after=None, release_hold=False)
     note_hold(row, held)
     return PushOutcome.SYNCED
 

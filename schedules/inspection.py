@@ -28,10 +28,12 @@ from temporalio.common import SearchAttributeKey, TypedSearchAttributes
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, run
+from schedules.temporal_bridge import RPC_TIMEOUT, is_missing, run
 from workflows import names
 
 PAGE_SIZE: Final = 200
+# What the engine writes where none is given.
+DEFAULT_TASK_TIMEOUT: Final = timedelta(seconds=10)
 _FIELDS: Final = ("second", "minute", "hour", "day_of_month", "month", "year", "day_of_week")
 
 
@@ -46,15 +48,23 @@ class SeenMirror:
     deployment: str
 
 
-def describe_many(mirrors: Sequence[tuple[UUID, UUID]]) -> list[SeenMirror | None]:
+def describe_many(mirrors: Sequence[tuple[UUID, UUID]]) -> list[SeenMirror | Exception | None]:
     """What Temporal holds for each (install id, schedule id), in order; None where it holds nothing.
 
-    Raises DependencyUnavailable where it does not answer for any of them.
+    One that cannot be asked for is its error. Raises DependencyUnavailable or MirrorRefused where that goes for all.
     """
 
-    async def all_of_them(client: Client) -> list[SeenMirror | None]:
+    async def all_of_them(client: Client) -> list[SeenMirror | Exception | None]:
         ids = [names.mirror_id(install_id=install_id, schedule_id=schedule_id) for install_id, schedule_id in mirrors]
-        return list(await asyncio.gather(*(_see(client, mirror_id) for mirror_id in ids)))
+        found = await asyncio.gather(*(_see(client, mirror_id) for mirror_id in ids), return_exceptions=True)
+        answers: list[SeenMirror | Exception | None] = []
+        for answer in found:
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+        if answers and isinstance(answers[0], Exception) and all(isinstance(answer, Exception) for answer in answers):
+            raise answers[0]
+        return answers
 
     return run(all_of_them, timeout=timedelta(seconds=5 + 0.1 * len(mirrors)))
 
@@ -71,10 +81,14 @@ def list_marked(*, deployment: UUID, page: bytes | None = None) -> tuple[list[st
     """
 
     async def one_page(client: Client) -> tuple[list[str], bytes | None]:
-        await ensure_search_attributes(client)
         query = f'{names.DEPLOYMENT.name} = "{deployment}"'
         found = await client.list_schedules(query, page_size=PAGE_SIZE, next_page_token=page, rpc_timeout=RPC_TIMEOUT)
-        await found.fetch_next_page()
+        try:
+            await found.fetch_next_page()
+        except RPCError as error:
+            if error.status != RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            return [], None  # a namespace that has never seen our attribute holds no mirror with it
         ids = [entry.id for entry in found.current_page or [] if entry.id.startswith(names.MIRROR_PREFIX)]
         return ids, found.next_page_token or None
 
@@ -96,6 +110,11 @@ def digest_of(schedule: Schedule) -> str:
         "policy": [int(policy.overlap), str(policy.catchup_window), policy.pause_on_failure],
         "limited": schedule.state.limited_actions,
         "action": [action.workflow, action.id, action.task_queue, [_argument(argument) for argument in action.args]],
+        "limits": [
+            str(limit or timedelta())
+            for limit in (action.execution_timeout, action.run_timeout, action.task_timeout or DEFAULT_TASK_TIMEOUT)
+        ],
+        "attributes": sorted([pair.key.name, str(pair.value)] for pair in action.typed_search_attributes),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -123,14 +142,14 @@ async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
     try:
         found: ScheduleDescription = await client.get_schedule_handle(mirror_id).describe(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
         return None
     attributes = found.typed_search_attributes
     return SeenMirror(
         digest=digest_of(found.schedule),
         paused=found.schedule.state.paused,
-        note=found.schedule.state.note or "",
+        note=(found.schedule.state.note or "").replace("\x00", ""),
         generation=_text(attributes, names.GENERATION),
         deployment=_text(attributes, names.DEPLOYMENT),
     )

@@ -229,8 +229,9 @@ def lift_hold(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID, actor: au
             return schedule
         before = {"held_since": payloads.moment_text(schedule.held_since), "note": schedule.held_note}
         _touch_mirror(schedule)
-        schedule.release_hold, schedule.held_since, schedule.held_note = True, None, ""
-        schedule.save(update_fields=[*_MIRROR_FIELDS, "release_hold", "held_since", "held_note"])
+        # The note stays until the push: a hold with another one has come since, and is not lifted.
+        schedule.release_hold, schedule.held_since = True, None
+        schedule.save(update_fields=[*_MIRROR_FIELDS, "release_hold", "held_since"])
         schedule.refresh_from_db()
         audit.record(actor, "schedule.hold_lifted", schedule, before=before)
         _push_on_commit(schedule)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
+import structlog
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from schedules import calendars, temporal_bridge
+from schedules import convergence, temporal_bridge
 from schedules.errors import SchedulingError
 from schedules.models import ComparisonRecord
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
     """Mirrors that are not yet what their rows want: how many, since when the oldest, how many cannot be; and more.
 
+    ``renewals`` show what their rows want and are to be written anew all the same, e.g. after new time zone data.
     ``oldest_seconds`` is 0 where nothing waits. The comparison is the last one, None before the first.
     """
 
     schedules: int
+    renewals: int
     pending: int
     failed: int
     removals: int
@@ -46,7 +50,7 @@ class Readiness:
 def read_sync_status() -> SyncStatus:
     """Count it, in two statements."""
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT, {"rules": calendars.RULES})
+        cursor.execute(_COUNT, {"rules": convergence.mirror_rules(), "notice": cast("Any", convergence.RENEWAL_NOTICE)})
         row: dict[str, Any] = dict(zip([column[0] for column in cursor.description], cursor.fetchone(), strict=True))
     return SyncStatus(**row, comparison=ComparisonRecord.objects.filter(id=1).first())
 
@@ -64,17 +68,16 @@ def check_readiness() -> Readiness:
     try:
         temporal_bridge.check_health()
     except SchedulingError as error:
-        checks["temporal"] = error.message
+        log.info("status.temporal_away", reason=error.message)
+        checks["temporal"] = "does not answer"
     return Readiness(checks)
-
-
-def age_seconds(moment: datetime | None, *, now: datetime) -> float | None:
-    """How long ago it was."""
-    return None if moment is None else (now - moment).total_seconds()
 
 
 _COUNT = """
 SELECT (SELECT count(*) FROM schedules_schedule) AS schedules,
+       (SELECT count(*) FROM schedules_schedule
+        WHERE synced_generation = generation
+          AND (calendar_rules <> %(rules)s OR exact_until < clock_timestamp() + %(notice)s)) AS renewals,
        count(*) FILTER (WHERE NOT is_removal AND sync_error = '') AS pending,
        count(*) FILTER (WHERE NOT is_removal AND sync_error <> '') AS failed,
        count(*) FILTER (WHERE is_removal) AS removals,
@@ -82,7 +85,7 @@ SELECT (SELECT count(*) FROM schedules_schedule) AS schedules,
        (SELECT count(*) FROM schedules_schedule WHERE held_since IS NOT NULL) AS held
 FROM (
     SELECT changed_at AS since, sync_error, false AS is_removal FROM schedules_schedule
-    WHERE synced_generation <> generation OR calendar_rules <> %(rules)s
+    WHERE synced_generation <> generation
     UNION ALL
     SELECT deleted_at, '', true FROM schedules_mirrorremoval
 ) AS unsynced

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from schedules import calendars, convergence, ledger, metrics, retention, temporal
+from schedules import convergence, ledger, metrics, retention, temporal
 from schedules.convergence import MAX_UNANSWERED, RENEWAL_NOTICE, PushOutcome
 from schedules.errors import SchedulingError
 from schedules.models import MirrorRemoval, RunStatus, Schedule, ScheduleRun
@@ -77,7 +77,8 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
     for work in _work_on_runs(waiting, report):
         outcome = convergence.isolated(work)
         report.count(outcome)
-        unanswered = unanswered + 1 if outcome is PushOutcome.UNAVAILABLE else 0
+        is_away = outcome is PushOutcome.UNAVAILABLE and not convergence.services_answer()
+        unanswered = unanswered + 1 if is_away else 0
         if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
             break
     if unanswered < MAX_UNANSWERED:
@@ -92,14 +93,12 @@ def _push_unsynced(report: Report, *, deadline: float) -> None:
     """Push what needs it, in fair turns; what does not fit into the pass is the next one's."""
 
     def push(mirror: tuple[UUID, UUID]) -> PushOutcome:
-        if time.monotonic() > deadline:
-            return PushOutcome.NOTHING
         tenant_id, schedule_id = mirror
         return convergence.isolated(
             partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
         )
 
-    for outcome, number in convergence.in_parallel(_unsynced(), push).items():
+    for outcome, number in convergence.in_parallel(_unsynced(), push, deadline=deadline).items():
         report.outcomes[outcome] = report.of(outcome) + number
 
 
@@ -210,7 +209,7 @@ def count_unsynced() -> int:
 
 
 def _unsynced_rows() -> QuerySet[Schedule]:
-    outdated = ~Q(calendar_rules=calendars.RULES) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
+    outdated = ~Q(calendar_rules=convergence.mirror_rules()) | Q(exact_until__lt=Now() + RENEWAL_NOTICE)
     return Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated)
 
 
@@ -220,7 +219,7 @@ def _unsynced() -> list[tuple[UUID, UUID]]:
     So that however much of one tenant waits, the others' turn comes. Rows that cannot be pushed wait for theirs.
     """
     with connection.cursor() as cursor:
-        values = {"rules": calendars.RULES, "notice": cast("Any", RENEWAL_NOTICE), "limit": MAX_PUSHES}
+        values = {"rules": convergence.mirror_rules(), "notice": cast("Any", RENEWAL_NOTICE), "limit": MAX_PUSHES}
         cursor.execute(_UNSYNCED, values)
         return [(row[0], row[1]) for row in cursor.fetchall()]
 
@@ -250,16 +249,19 @@ def _running_for_a_while() -> list[ScheduleRun]:
 
 _UNSYNCED: Final = """
 SELECT tenant_id, id FROM (
-    SELECT tenant_id, id, since, row_number() OVER (PARTITION BY tenant_id ORDER BY since) AS turn FROM (
-        SELECT tenant_id, id, changed_at AS since FROM schedules_schedule
+    SELECT tenant_id, id, since,
+           row_number() OVER (PARTITION BY tenant_id ORDER BY is_renewal, since) AS turn, is_renewal
+    FROM (
+        SELECT tenant_id, id, changed_at AS since, synced_generation = generation AS is_renewal FROM schedules_schedule
         WHERE (synced_generation <> generation OR calendar_rules <> %(rules)s
                OR exact_until < statement_timestamp() + %(notice)s)
           AND (push_after IS NULL OR push_after <= statement_timestamp())
         UNION ALL
-        SELECT tenant_id, id, deleted_at FROM schedules_mirrorremoval
+        SELECT tenant_id, id, deleted_at, false FROM schedules_mirrorremoval
     ) AS waiting
 ) AS in_turns
-ORDER BY turn, since LIMIT %(limit)s
+-- What somebody changed goes before what is only to be renewed.
+ORDER BY is_renewal, turn, since LIMIT %(limit)s
 """
 
 _STARTABLE: Final = """

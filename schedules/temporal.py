@@ -36,11 +36,11 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from schedules.calendars import UtcCalendar
-from schedules.errors import DependencyUnavailable
-from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, read_profile, run
+from schedules.errors import DependencyUnavailable, MirrorRefused
+from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, is_missing, read_profile, run
 from workflows import names
 from workflows.payloads import RunRequest
 
@@ -52,6 +52,7 @@ COMPARISON_INTERVAL: Final = timedelta(minutes=15)
 COMPARISON_TIMEOUT: Final = timedelta(minutes=55)
 RETENTION_INTERVAL: Final = timedelta(hours=1)
 RETENTION_TIMEOUT: Final = timedelta(minutes=55)
+MAX_NOTE_LENGTH: Final = 512
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
 
 
@@ -69,7 +70,9 @@ class MirrorState:
     active: bool
     generation: int
     deployment: UUID
-    keeps_hold: bool = True
+    # The note of an operator's hold that the row knows of, and of one that somebody has lifted since.
+    held_note: str | None = None
+    lifted_note: str | None = None
 
     @property
     def id(self) -> str:
@@ -162,7 +165,13 @@ def put_mirror(state: MirrorState, *, exists: bool) -> str | None:
     None where nobody holds it. A repeat changes nothing. ``exists`` is a guess that saves a call. Raises
     DependencyUnavailable or MirrorRefused.
     """
-    return run(lambda client: _put_mirror(client, state, exists=exists))
+    try:
+        return run(lambda client: _put_mirror(client, state, exists=exists))
+    except MirrorRefused as error:
+        if "search attribute" not in error.message.lower():
+            raise
+        # The namespace was made anew since this process looked; by now it is known that it lacks ours.
+        return run(lambda client: _put_mirror(client, state, exists=exists))
 
 
 def remove_mirror(*, install_id: UUID, schedule_id: UUID) -> None:
@@ -208,8 +217,11 @@ def is_held(mirror: ScheduleDescription) -> bool:
     return state.paused and state.note != OUR_PAUSE_NOTE
 
 
-def workflow_is_open(*, workflow_id: str, run_id: str | None) -> bool:
-    """Whether the workflow behind a run still works on it. Raises DependencyUnavailable."""
+def workflow_is_open(*, workflow_id: str, run_id: str | None) -> bool | None:
+    """Whether the workflow behind a run still works on it; None where this namespace does not know it.
+
+    Raises DependencyUnavailable.
+    """
     return run(lambda client: _workflow_is_open(client, workflow_id, run_id))
 
 
@@ -228,15 +240,19 @@ def install_system_schedules() -> None:
 
 async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> str | None:
     await ensure_search_attributes(client)
-    schedule, attributes = build_schedule(state), mirror_search_attributes(state)
-    held: str | None = None
+    built, schedule, attributes = build_schedule(state), build_schedule(state), mirror_search_attributes(state)
+    held = state.held_note
+    if held is not None:
+        # A mirror that is made anew must not let go of what an operator holds.
+        schedule.state = ScheduleState(paused=True, note=held)
 
     def keep_hold(update: ScheduleUpdateInput) -> ScheduleUpdate:
-        # A pause that is not ours is an operator's hold: it outlives what the row says until somebody lifts it.
+        # A pause that is not ours is an operator's hold: it outlives what the row says until somebody lifts it, and
+        # nobody has lifted one that came after.
         nonlocal held
-        if state.keeps_hold and is_held(update.description):
-            held = update.description.schedule.state.note or ""
-            schedule.state = ScheduleState(paused=True, note=held)
+        note = update.description.schedule.state.note or ""
+        held = note if is_held(update.description) and note[:MAX_NOTE_LENGTH] != state.lifted_note else None
+        schedule.state = built.state if held is None else ScheduleState(paused=True, note=held)
         return ScheduleUpdate(schedule=schedule, search_attributes=attributes)
 
     if not exists:
@@ -250,11 +266,11 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> st
         except ScheduleAlreadyRunningError:
             pass  # an earlier push got through and its answer did not
         else:
-            return None
+            return held
     try:
         await client.get_schedule_handle(state.id).update(keep_hold, rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
         try:
             await client.create_schedule(state.id, schedule, search_attributes=attributes, rpc_timeout=RPC_TIMEOUT)
@@ -263,11 +279,16 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> st
     return held
 
 
+def remove_by_id(mirror_id: str) -> None:
+    """Delete what has exactly this id; one that is gone already is fine. Raises DependencyUnavailable."""
+    run(lambda client: _remove_schedule(client, mirror_id))
+
+
 async def _remove_schedule(client: Client, schedule_id: str) -> None:
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
 
 
@@ -275,7 +296,7 @@ async def _describe(client: Client, schedule_id: str) -> ScheduleDescription | N
     try:
         return await client.get_schedule_handle(schedule_id).describe(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
         return None
 
@@ -308,18 +329,18 @@ async def _cancel_workflow(client: Client, workflow_id: str, run_id: str | None)
     try:
         await client.get_workflow_handle(workflow_id, run_id=run_id).cancel(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
 
 
-async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None) -> bool:
+async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None) -> bool | None:
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
         description = await handle.describe(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
+        if not is_missing(error):
             raise
-        return False
+        return None
     return description.status is WorkflowExecutionStatus.RUNNING
 
 

@@ -164,6 +164,11 @@ def run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIM
         raise DependencyUnavailable(f"Temporal at {address()} does not answer") from error
 
 
+def is_missing(error: RPCError) -> bool:
+    """Whether an error says that the thing asked for is not there. A namespace that is not there says nothing of it."""
+    return error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower()
+
+
 async def ensure_search_attributes(client: Client) -> None:
     """Register our search attributes in the namespace, once for each process."""
     if bridge.search_attributes_known:

@@ -191,6 +191,10 @@ async def _install_system_schedules() -> None:
         except (DependencyUnavailable, MirrorRefused) as error:
             log.warning("worker.system_schedules_not_installed", reason=error.message)
             await asyncio.sleep(RECONNECT_SECONDS)
+        except Exception:
+            # Whatever it is, nobody else watches over them.
+            log.exception("worker.system_schedules_not_watched")
+            await asyncio.sleep(WATCH_SECONDS)
         else:
             await asyncio.sleep(WATCH_SECONDS)
 

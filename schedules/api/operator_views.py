@@ -98,6 +98,7 @@ def status_view(request: HttpRequest) -> HttpResponse:
             "schedules": found.schedules,
             "sync": {
                 "pending": found.pending,
+                "renewals": found.renewals,
                 "failed": found.failed,
                 "removals": found.removals,
                 "oldest_seconds": round(found.oldest_seconds, 1),

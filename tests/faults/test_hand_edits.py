@@ -110,6 +110,57 @@ def test_an_operators_hold_is_kept_shown_and_lifted(platform):
     assert rows(platform)[0][0] is None
 
 
+def test_a_hold_outlives_its_mirror_a_refusal_and_a_lost_server(platform):
+    held, *_ = [platform.create(name=str(number)) for number in range(12)]
+    platform.assert_equal()
+    mirror = mirror_of(platform, held)
+    platform.cli("schedule", "toggle", "--pause", "--schedule-id", mirror, "--reason", "the vendor asked")
+    platform.reconcile()
+
+    platform.cli("schedule", "delete", "--schedule-id", mirror)
+    assert platform.reconcile()[0] == 0
+    assert platform.mirrors()[mirror][0]
+
+    platform.wipe_temporal()
+    assert platform.reconcile()[0] == 1
+    assert platform.status()["sync"]["held"] == 1
+    assert platform.reconcile("--force")[0] == 0
+    assert platform.mirrors()[mirror][0]
+    ((note,),) = platform.execute("SELECT held_note FROM schedules_schedule WHERE held_since IS NOT NULL")
+    assert note == "the vendor asked"
+
+
+def test_limits_and_names_that_the_action_was_given_by_hand_are_taken_back(platform):
+    schedule = platform.create()
+    platform.assert_equal()
+    platform.change_by_hand(mirror_of(platform, schedule), "limit")
+
+    status, seen, _ = platform.reconcile()
+
+    assert (status, seen["mirrors edited"], seen["repaired"]) == (0, 1, 1)
+    assert platform.reconcile()[1]["mirrors edited"] == 0
+
+
+def test_copies_with_our_mark_go_and_the_mirror_that_they_copy_stays(platform):
+    schedule = platform.create()
+    platform.assert_equal()
+    ((mark,),) = platform.execute("SELECT mark::text FROM schedules_deployment")
+    for copy in (
+        mirror_of(platform, schedule).upper().replace("EXTSCHED", "extsched"),
+        f"{mirror_of(platform, schedule)}-copy",
+    ):
+        platform.cli(
+            *("schedule", "create", "--schedule-id", copy, "--interval", "300d", "--workflow-id", "w"),
+            *("--type", "RunSchedule", "--task-queue", "faults"),
+            *("--schedule-search-attribute", f'ScheduleDeployment="{mark}"'),
+        )
+
+    status, seen, _ = platform.reconcile()
+
+    assert (status, seen["mirrors orphaned"], seen["repaired"]) == (0, 2, 2)
+    platform.assert_equal()
+
+
 def rows(platform):
     with psycopg.connect(platform.database_url) as connection:
         return connection.execute(

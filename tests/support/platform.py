@@ -60,9 +60,13 @@ class Platform:
     def temporal_address(self):
         return f"127.0.0.1:{self.temporal_port}"
 
+    # What an operator's shell has beside the platform's own.
+    extra_environment = {}
+
     @property
     def environment(self):
         return processes.base_environment(
+            **self.extra_environment,
             DATABASE_URL=self.url_of_database,
             TEMPORAL_ADDRESS=self.temporal_address,
             TEMPORAL_TASK_QUEUE="faults",
@@ -213,6 +217,9 @@ class Platform:
                 seen = await client.get_schedule_handle(mirror_id).describe()
                 attributes = {pair.key.name: pair.value for pair in seen.typed_search_attributes}
                 words = {calendar.comment for calendar in seen.schedule.spec.calendars}
+                for at in seen.info.next_action_times[:3]:
+                    # Not what the mirror says of itself: when it will really fire.
+                    assert {f"{at.minute} {at.hour} * * * in UTC"} == words, mirror_id
                 action = seen.schedule.action
                 assert (action.workflow, action.task_queue) == ("RunSchedule", "faults")
                 assert json.loads(action.args[0].data)["schedule_id"] == mirror_id.rsplit(":", 1)[1]
@@ -263,6 +270,21 @@ class Platform:
 
     def lift_hold(self, schedule_id):
         self.api("POST", f"schedules/{schedule_id}/lift-hold", key=self.key(), expect=200)
+
+    def start_endless_run(self, schedule_id):
+        """A run in flight for minutes, whose workflow waits for a worker that there is none of."""
+        run_id = self.api("POST", f"schedules/{schedule_id}/run-now", {}, key=self.key(), expect=202)["id"]
+        workflow = f"{PREFIX}{self.install_id}:{schedule_id}:manual:{run_id}"
+        eventually(lambda: workflow in self.cli("workflow", "list"))
+        self.execute(
+            """
+            UPDATE schedules_schedulerun
+            SET status = 'running', started_at = now() - interval '5 minutes', workflow_id = %s
+            WHERE id = %s
+            """,
+            [workflow, run_id],
+        )
+        return run_id
 
     # --- states that a crash or a bug can leave in the database
 
@@ -340,10 +362,14 @@ class Platform:
                 if what == "delete":
                     await handle.delete()
                 else:
-                    await handle.update(spoil)
+                    await handle.update(spoil if what == "edit" else limit)
             except RPCError as error:
                 if error.status != RPCStatusCode.NOT_FOUND:
                     raise
+
+        def limit(update):
+            update.description.schedule.action.run_timeout = timedelta(seconds=1)
+            return ScheduleUpdate(schedule=update.description.schedule)
 
         def spoil(update):
             schedule = update.description.schedule

@@ -11,7 +11,7 @@ from django.db import OperationalError
 from schedules import comparison, sweep
 from schedules.comparison import SIGHTING_GAP, Comparison
 from schedules.convergence import PushOutcome
-from schedules.errors import DependencyUnavailable
+from schedules.errors import SchedulingError
 
 ROWS = (
     ("mirrors written", PushOutcome.SYNCED),
@@ -50,13 +50,13 @@ class Command(BaseCommand):
         if found is None:
             raise SystemExit(1)
         if found.is_busy:
-            self.stderr.write("Somebody else compares right now; this pass left it to them")
+            self.stderr.write("Somebody else compares right now; nothing was compared here, try again")
         for reason in found.refused:
             self.stderr.write(f"Refused: {reason}")
         left = found.unrepaired + found.waiting_orphans
         if options["dry_run"]:
             left += found.drift.total()
-        if unsynced or left or found.refused:
+        if unsynced or left or found.refused or found.is_busy:
             raise SystemExit(1)
 
     def _sweep(self) -> int:
@@ -74,8 +74,9 @@ class Command(BaseCommand):
                 again = comparison.compare(force=force)
                 found.repaired += again.repaired
                 found.waiting_orphans, found.refused = again.waiting_orphans, again.refused
-        except DependencyUnavailable as error:
-            self.stderr.write(f"{error.message}; what is unsynced is pushed once it does")
+        except SchedulingError as error:
+            away = "Temporal does not answer; what is unsynced is pushed once it does"
+            self.stderr.write(away if error.retryable else error.message)
             return None
         self._row("rows compared", found.compared)
         for kind in comparison.Drift:
