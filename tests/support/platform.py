@@ -41,10 +41,14 @@ class Platform:
     def __enter__(self):
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{self.name}"')
-        self.start_temporal()
-        self.manage("migrate", "--verbosity", "0")
-        self.start_web()
-        self.seed()
+        try:
+            self.start_temporal()
+            self.manage("migrate", "--verbosity", "0")
+            self.start_web()
+            self.seed()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
