@@ -2,13 +2,16 @@
 
 import os
 import random
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
 from scheduler_project import embedded
+from tests.support.platform import Platform
 from tests.support.rough_path import RoughPath
 from tests.support.waiting import eventually
 
@@ -50,7 +53,17 @@ def test_a_temporal_that_cuts_answers_short_loses_nothing(platform, temporal_pat
     assert len(platform.rows()) == 15
 
 
-def test_a_database_that_restarts_under_load_keeps_every_acknowledged_write(platform, postgres_directory):
+@pytest.fixture
+def restartable(tmp_path):
+    """A platform on a PostgreSQL of its own, and the folder of that; nobody else notices when it restarts."""
+    with tempfile.TemporaryDirectory(prefix="scheduler-tests-", ignore_cleanup_errors=True) as directory:
+        folder = Path(directory) / "postgres"
+        with embedded.running_postgres(folder, adopt=True) as url, Platform(url, tmp_path) as platform:
+            yield platform, folder
+
+
+def test_a_database_that_restarts_under_load_keeps_every_acknowledged_write(restartable):
+    platform, postgres_directory = restartable
     acknowledged, refused = [], []
 
     def create(number):
