@@ -160,7 +160,7 @@ def _wait_until(moment: datetime) -> None:
 def _our_burst(port: int) -> Taken:
     from django.db import connection
 
-    from schedules import convergence, installs
+    from schedules import background, convergence, installs
     from schedules.audit import Actor, Source
     from schedules.models import Schedule as Row
 
@@ -190,7 +190,7 @@ def _our_burst(port: int) -> Taken:
     result = _burst_result(due, _collect(port, "/v1/execute", BURST))
     _wait_for_records(ids)
     installs.delete_tenant(tenant_id=seeded[0][0], actor=Actor(Source.COMMAND, "bench"))
-    convergence.finish_background_work(timeout_seconds=60)
+    background.finish_background_work(timeout_seconds=60)
     return result
 
 

@@ -130,7 +130,7 @@ def ask_for_runs(schedules: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]) -> Non
     """One run-now for each, through the service; returns once the engine has all of them."""
     from django.db import connection
 
-    from schedules import audit, convergence, runs
+    from schedules import audit, background, runs
 
     def ask(ids: tuple[uuid.UUID, uuid.UUID, uuid.UUID]) -> None:
         try:
@@ -145,7 +145,7 @@ def ask_for_runs(schedules: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]) -> Non
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(ask, schedules))
-    convergence.finish_background_work(timeout_seconds=60)
+    background.finish_background_work(timeout_seconds=60)
 
 
 def _set_up_django() -> None:

@@ -15,9 +15,9 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 from scheduler_project.chunked import ReadsChunkedBodies  # noqa: E402
-from schedules import convergence, tracing  # noqa: E402 - the app registry must be complete first
+from schedules import background, tracing  # noqa: E402 - the app registry must be complete first
 
 tracing.configure(service="extension-scheduler-web")
 tracing.instrument_web()
 application = ReadsChunkedBodies(get_wsgi_application(), max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-convergence.announce_temporal()
+background.announce_temporal()

@@ -24,8 +24,8 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, inspection, metrics, temporal
-from schedules.convergence import PushOutcome
+from schedules import audit, background, convergence, inspection, metrics, temporal
+from schedules.background import PushOutcome
 from schedules.errors import MirrorRefused
 from schedules.inspection import SeenMirror
 from schedules.models import ComparisonRecord, MirrorRemoval, OrphanSighting, Schedule
@@ -177,7 +177,7 @@ def _repair_missing(found: Comparison, missing: list[Schedule], *, force: bool, 
         )
         return
     if not dry_run:
-        _count_repairs(found, convergence.in_parallel(missing, lambda row: _repair(row, {Drift.MISSING})))
+        _count_repairs(found, background.in_parallel(missing, lambda row: _repair(row, {Drift.MISSING})))
 
 
 def _count_repairs(found: Comparison, outcomes: Counter[PushOutcome]) -> None:
@@ -186,7 +186,7 @@ def _count_repairs(found: Comparison, outcomes: Counter[PushOutcome]) -> None:
 
 
 def _repair(row: Schedule, kinds: set[Drift]) -> PushOutcome:
-    outcome = convergence.isolated(partial(_push_again, row, kinds))
+    outcome = background.isolated(partial(_push_again, row, kinds))
     if outcome in {PushOutcome.REFUSED, PushOutcome.FAILED}:
         # Visibly not in sync from now on, and the sweep's.
         Schedule.objects.filter(id=row.id, generation=row.generation).update(synced_generation=0)

@@ -9,30 +9,24 @@ follows the commit, and the sweep repeats what got lost.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
-import os
 import random
-import threading
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 
-from schedules import calendars, cron, inspection, ledger, temporal, temporal_bridge
+from schedules import background, calendars, cron, inspection, ledger, temporal
+from schedules.background import PushOutcome
 from schedules.errors import SchedulingError
 from schedules.models import (
     Deployment,
@@ -47,45 +41,15 @@ from workflows.payloads import RunRequest
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
-# After Temporal did not answer, nobody in this process asks again for this long: the answer would be the same.
-OUTAGE_MEMORY_SECONDS: Final = 5.0
-OUTAGE_JITTER_SECONDS: Final = 1.0
-PUSH_THREADS: Final = 2
 # A push that failed for a reason that will stay is tried again after this long, then twice as long, and so on.
 BACKOFF_SECONDS: Final = 60.0
 LONGEST_BACKOFF_SECONDS: Final = 3600.0
-# How a pass over many mirrors goes on.
-PARALLEL_PUSHES: Final = 4
-PUSHES_PER_SECOND: Final = 150
-MAX_UNANSWERED: Final = 2
-# Requests go first, because somebody waits for them and nobody for a mirror: a push waits until the process has been
-# quiet for a moment, though not for long.
-QUIET_SECONDS: Final = 0.02
-CALLERS_FIRST_SECONDS: Final = 0.5
-ANNOUNCEMENT_SECONDS: Final = 10.0
-MAX_WAITING: Final = 1000
 # How long a push waits for another one of the same mirror; as long as a call to Temporal may take.
 LOCK_PATIENCE_SECONDS: Final = 3.0
 LOCK_POLL_SECONDS: Final = 0.05
 # Mirrors are renewed while their calendars are still exact for this long: clock changes of the next 18 months are
 # always written out.
 RENEWAL_NOTICE: Final = timedelta(days=19 * 31)
-
-
-class PushOutcome(StrEnum):
-    """What became of one piece of work on the way to Temporal."""
-
-    SYNCED = "synced"
-    REMOVED = "removed"
-    STARTED = "started"
-    CLOSED = "closed"
-    NOTHING = "nothing"
-    BUSY = "busy"
-    UNAVAILABLE = "unavailable"
-    REFUSED = "refused"
-    FAILED = "failed"
 
 
 def push(
@@ -155,54 +119,9 @@ def note_hold(row: Schedule, note: str | None) -> None:
         unmoved.update(held_since=Coalesce(F("held_since"), Now()), held_note=note[: temporal.MAX_NOTE_LENGTH])
 
 
-def services_answer() -> bool:
-    """Whether PostgreSQL and Temporal answer, so that what got no answer has a reason of its own."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        temporal_bridge.check_health()
-    except (DatabaseError, InterfaceError, SchedulingError):
-        return False
-    return True
-
-
-def in_parallel(
-    items: Iterable[T], work: Callable[[T], PushOutcome], *, deadline: float = float("inf")
-) -> Counter[PushOutcome]:
-    """Do the work for each, a few at a time, each thread with a connection of its own, at a bounded rate.
-
-    Returns what came of them. Ends early, leaving the rest, after ``deadline`` (of `time.monotonic`) and where
-    PostgreSQL or Temporal is away; a single item that gets no answer keeps none of the others from theirs.
-    """
-    waiting, lock, unanswered = iter(items), threading.Lock(), 0
-
-    def one_thread() -> Counter[PushOutcome]:
-        nonlocal unanswered
-        outcomes: Counter[PushOutcome] = Counter()
-        try:
-            while unanswered < MAX_UNANSWERED and time.monotonic() < deadline:
-                with lock:
-                    item = next(waiting, None)
-                if item is None:
-                    break
-                began = time.monotonic()
-                outcome = work(item)
-                outcomes[outcome] += 1
-                is_away = outcome is PushOutcome.UNAVAILABLE and not services_answer()
-                unanswered = unanswered + 1 if is_away else 0
-                time.sleep(max(0.0, PARALLEL_PUSHES / PUSHES_PER_SECOND - (time.monotonic() - began)))
-        finally:
-            connection.close()
-        return outcomes
-
-    with ThreadPoolExecutor(PARALLEL_PUSHES, thread_name_prefix="converge") as threads:
-        done = [threads.submit(one_thread) for _ in range(PARALLEL_PUSHES)]
-    return sum((future.result() for future in done), Counter())
-
-
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Push soon, in the background. Call it after the commit. Waits for nothing, never raises."""
-    _background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id))
+    background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id))
 
 
 def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
@@ -213,7 +132,7 @@ def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
 
 def request_start(*, tenant_id: UUID, run_id: UUID) -> None:
     """Start a queued run's workflow soon, in the background. Waits for nothing, never raises."""
-    _background.do_soon(partial(_start_queued, tenant_id, run_id))
+    background.do_soon(partial(_start_queued, tenant_id, run_id))
 
 
 def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
@@ -224,7 +143,7 @@ def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
 
 def request_cancel(*, tenant_id: UUID, run_id: UUID) -> None:
     """Ask the workflow of a run whose row wants cancellation to stop, in the background. Never raises."""
-    _background.do_soon(partial(_cancel, tenant_id, run_id))
+    background.do_soon(partial(_cancel, tenant_id, run_id))
 
 
 def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
@@ -234,32 +153,7 @@ def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """
     run = ledger.next_in_line(tenant_id=tenant_id, schedule_id=schedule_id)
     if run is not None:
-        _background.do_soon(partial(_start_queued, tenant_id, run.id))
-
-
-def announce_temporal() -> None:
-    """Say in the log when Temporal answers, and until then that it does not. Returns at once; nothing waits for it.
-
-    For a web process at its start: writes succeed all the same, and whoever looks should know why mirrors are pending.
-    """
-
-    def announce() -> None:
-        while True:
-            try:
-                temporal_bridge.check_health()
-            except SchedulingError as error:
-                log.warning("web.waiting_for_temporal", reason=error.message)
-                time.sleep(ANNOUNCEMENT_SECONDS)
-            else:
-                log.info("web.temporal_answers", address=temporal_bridge.address())
-                return
-
-    threading.Thread(target=announce, name="announce-temporal", daemon=True).start()
-
-
-def finish_background_work(*, timeout_seconds: float) -> None:
-    """Wait until the pushes that this process was asked for are done, e.g. before a command exits."""
-    wait(list(_background.futures), timeout=timeout_seconds)
+        background.do_soon(partial(_start_queued, tenant_id, run.id))
 
 
 def start(run: ScheduleRun) -> PushOutcome:
@@ -282,19 +176,6 @@ def start(run: ScheduleRun) -> PushOutcome:
     except SchedulingError as error:
         log.warning("run.not_started", run_id=str(run.id), code=error.code, reason=error.message)
         return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
-
-
-def isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
-    """Do one piece of work; whatever goes wrong with it is its own affair, and stays visibly undone."""
-    try:
-        return work()
-    except (DatabaseError, InterfaceError):
-        log.warning("convergence.database_error")
-        connection.close()
-        return PushOutcome.UNAVAILABLE
-    except Exception:
-        log.exception("convergence.bug")
-        return PushOutcome.FAILED
 
 
 def close_if_dead(run: ScheduleRun) -> PushOutcome:
@@ -426,106 +307,6 @@ def _lock_statement(function: str, key: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [key])
         return bool(cursor.fetchone()[0])
-
-
-class _Callers:
-    """Knows whether this process is answering a request right now."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._in_flight = 0
-        self._quiet_since = 0.0
-        request_started.connect(self._began, weak=False)
-        request_finished.connect(self._ended, weak=False)
-
-    def wait_for_a_pause(self, *, patience_seconds: float) -> None:
-        """Return once nothing has been in flight for `QUIET_SECONDS`, or after so long."""
-        deadline = time.monotonic() + patience_seconds
-        with self._changed:
-            while (now := time.monotonic()) < deadline:
-                wake = deadline if self._in_flight else min(deadline, self._quiet_since + QUIET_SECONDS)
-                if wake <= now:
-                    return
-                self._changed.wait(wake - now)
-
-    def _began(self, **_: object) -> None:
-        with self._changed:
-            self._in_flight += 1
-
-    def _ended(self, **_: object) -> None:
-        with self._changed:
-            self._in_flight = max(0, self._in_flight - 1)
-            self._quiet_since = time.monotonic()
-            self._changed.notify_all()
-
-
-class _Background:
-    """The threads that push for this process, made on first use and anew after a fork.
-
-    While Temporal is away, work is put off and tried again together; what a process takes with it when it ends, and
-    what is too much to keep, is found by the sweep.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process_id = 0
-        self._executor: ThreadPoolExecutor | None = None
-        self._unavailable_until = 0.0
-        self._put_off: list[Callable[[], PushOutcome]] = []
-        self.futures: set[Future[PushOutcome]] = set()
-
-    def do_soon(self, work: Callable[[], PushOutcome]) -> None:
-        """Do the work in the background. Waits for nothing, never raises."""
-        with self._lock:
-            if self._process_id != os.getpid():
-                self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
-                self.futures, self._put_off, self._process_id = set(), [], os.getpid()
-            if len(self.futures) + len(self._put_off) >= MAX_WAITING:
-                return
-            work = partial(contextvars.copy_context().run, work)
-            if time.monotonic() < self._unavailable_until:
-                self._put_off_until_it_answers(work)
-                return
-            assert self._executor is not None
-            future = self._executor.submit(self._do, work)
-            self.futures.add(future)
-        future.add_done_callback(self.futures.discard)
-
-    def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
-        _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
-        if time.monotonic() < self._unavailable_until:
-            outcome = PushOutcome.UNAVAILABLE
-        else:
-            try:
-                outcome = isolated(work)
-            finally:
-                connection.close()
-            if outcome is PushOutcome.UNAVAILABLE:
-                self._unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
-        if outcome is PushOutcome.UNAVAILABLE:
-            with self._lock:
-                self._put_off_until_it_answers(work)
-        return outcome
-
-    def _put_off_until_it_answers(self, work: Callable[[], PushOutcome]) -> None:
-        """Keep it for later; the first that is kept sets the clock. Call it with the lock held."""
-        self._put_off.append(work)
-        if len(self._put_off) == 1:
-            # Not all processes at the same moment. A timer that is a daemon keeps no process from ending.
-            delay = max(0.0, self._unavailable_until - time.monotonic()) + random.uniform(0, OUTAGE_JITTER_SECONDS)  # noqa: S311
-            timer = threading.Timer(delay, self._try_again)
-            timer.daemon = True
-            timer.start()
-
-    def _try_again(self) -> None:
-        with self._lock:
-            works, self._put_off = self._put_off, []
-        for work in works:
-            self.do_soon(work)
-
-
-_callers = _Callers()
-_background = _Background()
 
 
 def _cancel(tenant_id: UUID, run_id: UUID) -> PushOutcome:

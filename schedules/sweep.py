@@ -19,8 +19,9 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from schedules import convergence, ledger, metrics, retention, temporal
-from schedules.convergence import MAX_UNANSWERED, RENEWAL_NOTICE, PushOutcome
+from schedules import background, convergence, ledger, metrics, retention, temporal
+from schedules.background import MAX_UNANSWERED, PushOutcome
+from schedules.convergence import RENEWAL_NOTICE
 from schedules.errors import SchedulingError
 from schedules.models import MirrorRemoval, RunStatus, Schedule, ScheduleRun
 
@@ -75,15 +76,15 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
     waiting = _startable()
     report.unstarted = len(waiting)
     for work in _work_on_runs(waiting, report):
-        outcome = convergence.isolated(work)
+        outcome = background.isolated(work)
         report.count(outcome)
-        is_away = outcome is PushOutcome.UNAVAILABLE and not convergence.services_answer()
+        is_away = outcome is PushOutcome.UNAVAILABLE and not background.services_answer()
         unanswered = unanswered + 1 if is_away else 0
         if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
             break
     if unanswered < MAX_UNANSWERED:
         _push_unsynced(report, deadline=deadline)
-    convergence.isolated(_count_finished)
+    background.isolated(_count_finished)
     # A run whose workflow waits for a worker is in order; one that Temporal has not taken is not.
     report.unsynced = count_unsynced() + report.unstarted
     return report
@@ -94,11 +95,11 @@ def _push_unsynced(report: Report, *, deadline: float) -> None:
 
     def push(mirror: tuple[UUID, UUID]) -> PushOutcome:
         tenant_id, schedule_id = mirror
-        return convergence.isolated(
+        return background.isolated(
             partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
         )
 
-    for outcome, number in convergence.in_parallel(_unsynced(), push, deadline=deadline).items():
+    for outcome, number in background.in_parallel(_unsynced(), push, deadline=deadline).items():
         report.outcomes[outcome] = report.of(outcome) + number
 
 

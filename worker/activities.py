@@ -23,7 +23,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from schedules import attempts, claims, comparison, delivery, metrics, retention, runner, sweep
-from schedules.convergence import PushOutcome
+from schedules.background import PushOutcome
 from schedules.models import RunStatus, Trigger
 from workflows import activities as names
 from workflows.payloads import (

@@ -23,7 +23,7 @@ from temporalio.worker import (
     Worker,
 )
 
-from schedules import convergence, runner, temporal, temporal_bridge, tracing
+from schedules import background, runner, temporal, temporal_bridge, tracing
 from schedules.errors import DependencyUnavailable, MirrorRefused
 from worker.activities import HEARTBEAT_SECONDS, Activities, use_connections_unchecked
 from workflows.compare_mirrors import CompareMirrors
@@ -114,7 +114,7 @@ async def _main() -> int:
                 await _unless_stopped(asyncio.sleep(RECONNECT_SECONDS), stopping)
         notifications.cancel()
         # The starts of runs that waited for those that ended in the drain.
-        await asyncio.to_thread(convergence.finish_background_work, timeout_seconds=5)
+        await asyncio.to_thread(background.finish_background_work, timeout_seconds=5)
     log.info("worker.stopped")
     return DRAINED_EXIT_CODE
 

@@ -10,8 +10,8 @@ import pytest
 from django.core.management import call_command
 
 from scheduler_project import embedded
-from schedules import convergence, ledger, sweep, temporal
-from schedules.convergence import PushOutcome
+from schedules import background, convergence, ledger, sweep, temporal
+from schedules.background import PushOutcome
 from schedules.models import RunStatus, Schedule, ScheduleRun
 from tests.support.fake_runner import hangs
 from tests.support.waiting import eventually
@@ -123,7 +123,7 @@ def test_reconcile_does_not_call_a_queued_run_done(world, temporal_proxy):
     temporal_proxy.down()
     try:
         run = world.run_now(schedule)
-        convergence.finish_background_work(timeout_seconds=30)
+        background.finish_background_work(timeout_seconds=30)
         ScheduleRun.objects.filter(id=run["id"]).update(created_at=datetime.now(UTC) - timedelta(minutes=1))
         out = io.StringIO()
         with pytest.raises(SystemExit) as exit_:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.core.management import call_command
 from temporalio.client import Client, ScheduleUpdate
 
-from schedules import convergence, temporal
+from schedules import background, convergence, temporal
 from schedules.models import MirrorRemoval, Schedule
 from tests.support.waiting import eventually
 from workflows import names
@@ -132,7 +132,7 @@ def test_writes_succeed_while_temporal_is_away_and_reconcile_repairs_all_of_them
         assert created["sync_state"] == "pending"
         world.api("PATCH", f"schedules/{changed['id']}", {"cron": "45 7 * * *"}, expect=200)
         world.api("DELETE", f"schedules/{deleted['id']}", expect=204)
-        convergence.finish_background_work(timeout_seconds=30)
+        background.finish_background_work(timeout_seconds=30)
         status, said = reconcile()
         assert status == 1
         assert "Temporal does not answer" in said
@@ -169,7 +169,7 @@ def test_the_workers_own_sweep_pushes_what_a_crash_left_unsynced(world, worker, 
     try:
         schedule = world.create(sync=False)
         # The writer's own push has to give up first, as it would for good in a process that dies.
-        convergence.finish_background_work(timeout_seconds=30)
+        background.finish_background_work(timeout_seconds=30)
     finally:
         temporal_proxy.up()
     assert Schedule.objects.get(id=schedule["id"]).sync_state == "pending"
@@ -227,4 +227,4 @@ def test_pushing_twice_changes_nothing(world):
     schedule = world.create()
     identity = {"tenant_id": world.tenant_id, "schedule_id": uuid.UUID(schedule["id"])}
 
-    assert convergence.push(**identity) is convergence.PushOutcome.NOTHING
+    assert convergence.push(**identity) is background.PushOutcome.NOTHING

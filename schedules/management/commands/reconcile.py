@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError
 
 from schedules import comparison, sweep
+from schedules.background import PushOutcome
 from schedules.comparison import SIGHTING_GAP, Comparison
-from schedules.convergence import PushOutcome
 from schedules.errors import SchedulingError
 
 ROWS = (
