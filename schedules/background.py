@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import StrEnum
 from functools import partial
+from queue import SimpleQueue
 from typing import Final, TypeVar
 
 import structlog
@@ -188,7 +189,7 @@ class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process_id = 0
-        self._executor: ThreadPoolExecutor | None = None
+        self._queue: SimpleQueue[tuple[Callable[[], PushOutcome], Future[PushOutcome]]] = SimpleQueue()
         self._unavailable_until = 0.0
         self._put_off: list[Callable[[], PushOutcome]] = []
         self.futures: set[Future[PushOutcome]] = set()
@@ -197,18 +198,33 @@ class _Background:
         """Do the work in the background. Waits for nothing, never raises."""
         with self._lock:
             if self._process_id != os.getpid():
-                self._executor = ThreadPoolExecutor(PUSH_THREADS, thread_name_prefix="push")
-                self.futures, self._put_off, self._process_id = set(), [], os.getpid()
+                self._start_threads()
             if len(self.futures) + len(self._put_off) >= MAX_WAITING:
                 return
             work = partial(contextvars.copy_context().run, work)
             if time.monotonic() < self._unavailable_until:
                 self._put_off_until_it_answers(work)
                 return
-            assert self._executor is not None
-            future = self._executor.submit(self._do, work)
+            future: Future[PushOutcome] = Future()
             self.futures.add(future)
         future.add_done_callback(self.futures.discard)
+        self._queue.put((work, future))
+
+    def _start_threads(self) -> None:
+        """Begin anew in this process. Call it with the lock held."""
+        self._queue, self.futures, self._put_off, self._process_id = SimpleQueue(), set(), [], os.getpid()
+        for number in range(PUSH_THREADS):
+            # Daemons, as an executor's threads would keep a process that is to end until all that waits is done.
+            threading.Thread(target=self._work_through, args=(self._queue,), name=f"push-{number}", daemon=True).start()
+
+    def _work_through(self, queue: SimpleQueue[tuple[Callable[[], PushOutcome], Future[PushOutcome]]]) -> None:
+        while True:
+            work, future = queue.get()
+            try:
+                future.set_result(self._do(work))
+            except Exception:
+                log.exception("convergence.bug")
+                future.set_result(PushOutcome.FAILED)
 
     def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
         _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
