@@ -76,9 +76,10 @@ DATABASES["default"]["OPTIONS"] |= {
     "pool": {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "reconnect_timeout": 3},
     "connect_timeout": 5,
 }
-# Nothing here has reason to run or wait for longer; a server that hangs must not hang us.
+# Nothing here has reason to run or wait for longer; a server that hangs must not hang us, and a transaction whose
+# client has vanished without a word must not keep its rows locked.
 DATABASES["default"]["OPTIONS"].setdefault(
-    "options", "-c TimeZone=UTC -c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=60s"
+    "options", "-c TimeZone=UTC -c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=15s"
 )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -6,11 +6,10 @@ import threading
 
 
 class Proxy:
-    """Forwards 127.0.0.1:port to a target address while it is up."""
+    """Forwards 127.0.0.1:port to a target while it is up: "host:port", or the path of a Unix socket."""
 
     def __init__(self, target):
-        host, _, port = target.rpartition(":")
-        self.target = (host, int(port))
+        self.target = target
         self.listener = None
         self.sockets = set()
         self.lock = threading.Lock()
@@ -52,20 +51,32 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self.target, timeout=5)
+                far = self._dial()
             except OSError:
                 near.close()
                 continue
             far.settimeout(None)
             with self.lock:
                 self.sockets |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, is_answer in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._pump, args=(source, sink, is_answer), daemon=True).start()
 
-    def _pump(self, source, sink):
+    def _dial(self):
+        if self.target.startswith("/"):
+            far = socket.socket(socket.AF_UNIX)
+            far.settimeout(5)
+            far.connect(self.target)
+            return far
+        host, _, port = self.target.rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=5)
+
+    def _pump(self, source, sink, is_answer):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-        for each in (source, sink):
+        self._end(source, sink)
+
+    def _end(self, *ends):
+        for each in ends:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
