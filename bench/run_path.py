@@ -59,13 +59,13 @@ class Taken:
 
 def run() -> list[Figure]:
     """Measure both scenarios."""
-    from schedules import temporal
+    from schedules import system_schedules
 
     with (
         stage.built(call_seconds=0, log_statements=False) as built,
         stage.process([sys.executable, "-m", "bench.bare"]),
     ):
-        temporal.install_system_schedules()  # and with them the search attributes
+        system_schedules.install()  # and with them the search attributes
         sides: dict[str, Callable[[], Taken]] = {
             "ours": lambda: _our_burst(built.sink_port),
             "bare": lambda: asyncio.run(_bare_burst(built.sink_port)),

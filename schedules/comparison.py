@@ -114,9 +114,9 @@ def differences(row: Schedule, seen: SeenMirror | None, *, deployment: UUID) -> 
     return found
 
 
-def _compare_rows(found: Comparison, *, dry_run: bool) -> list[Schedule]:
-    """Go through all rows that believe to be in sync; returns those that have no mirror."""
-    missing: list[Schedule] = []
+def _compare_rows(found: Comparison, *, dry_run: bool) -> list[UUID]:
+    """Go through all rows that believe to be in sync; returns the ids of those that have no mirror."""
+    missing: list[UUID] = []
     deployment = convergence.deployment()
     waiting = _rows_in_sync()
     while rows := list(islice(waiting, BATCH)):
@@ -128,7 +128,7 @@ def _compare_rows(found: Comparison, *, dry_run: bool) -> list[Schedule]:
                 log.warning("comparison.not_seen", schedule_id=str(row.id), error=type(mirror).__name__)
                 found.unrepaired += 1
             elif _compare_one(found, row, mirror, deployment=deployment, dry_run=dry_run):
-                missing.append(row)
+                missing.append(row.id)
         time.sleep(max(0.0, len(rows) / PER_SECOND - (time.monotonic() - began)))
     return missing
 
@@ -169,7 +169,7 @@ def _has_moved(row: Schedule) -> bool:
     return not same.filter(synced_generation=row.synced_generation).exists()
 
 
-def _repair_missing(found: Comparison, missing: list[Schedule], *, force: bool, dry_run: bool) -> None:
+def _repair_missing(found: Comparison, missing: list[UUID], *, force: bool, dry_run: bool) -> None:
     if _is_mass(len(missing), of=found.compared) and not force:
         found.refused.append(
             f"{len(missing)} of {found.compared} mirrors are missing: is this the right namespace? If it is, "
@@ -177,7 +177,13 @@ def _repair_missing(found: Comparison, missing: list[Schedule], *, force: bool, 
         )
         return
     if not dry_run:
-        _count_repairs(found, background.in_parallel(missing, lambda row: _repair(row, {Drift.MISSING})))
+        _count_repairs(found, background.in_parallel(_rows(missing), lambda row: _repair(row, {Drift.MISSING})))
+
+
+def _rows(ids: list[UUID]) -> Iterator[Schedule]:
+    """The rows that are still there, a page at a time: there may be as many as there are schedules."""
+    for first in range(0, len(ids), PAGE):
+        yield from Schedule.objects.filter(id__in=ids[first : first + PAGE]).defer("payload").order_by("id")
 
 
 def _count_repairs(found: Comparison, outcomes: Counter[PushOutcome]) -> None:
@@ -246,20 +252,11 @@ def _without_row(mirror_ids: list[str]) -> set[str]:
 
     An id that is spelt otherwise than ours is a copy that somebody made.
     """
-    ids = {mirror_id: _ids_of(mirror_id) for mirror_id in mirror_ids}
+    ids = {mirror_id: names.parse_mirror_id(mirror_id) for mirror_id in mirror_ids}
     schedule_ids = [parts[1] for parts in ids.values() if parts is not None]
     known = set(Schedule.objects.filter(id__in=schedule_ids).values_list("install_id", "id"))
     known |= set(MirrorRemoval.objects.filter(id__in=schedule_ids).values_list("install_id", "id"))
     return {mirror_id for mirror_id, parts in ids.items() if parts not in known}
-
-
-def _ids_of(mirror_id: str) -> tuple[UUID, UUID] | None:
-    """The install's and the schedule's id that a mirror's id is made of; None for one that is not spelt as ours are."""
-    try:
-        install, schedule = (UUID(part) for part in mirror_id.removeprefix(names.MIRROR_PREFIX).split(":"))
-    except ValueError:
-        return None
-    return (install, schedule) if mirror_id == names.mirror_id(install_id=install, schedule_id=schedule) else None
 
 
 def _is_mass(number: int, *, of: int) -> bool:

@@ -22,6 +22,7 @@ from temporalio.client import (
     ScheduleActionStartWorkflow,
     ScheduleCalendarSpec,
     ScheduleDescription,
+    ScheduleListDescription,
     ScheduleRange,
 )
 from temporalio.common import SearchAttributeKey, TypedSearchAttributes
@@ -79,20 +80,16 @@ def list_marked(*, deployment: UUID, page: bytes | None = None) -> tuple[list[st
 
     What it shows lags behind writes by a moment. Raises DependencyUnavailable.
     """
+    query = f'{names.DEPLOYMENT.name} = "{deployment}"'
+    entries, following = run(lambda client: _list(client, query, page))
+    return [entry.id for entry in entries], following
 
-    async def one_page(client: Client) -> tuple[list[str], bytes | None]:
-        query = f'{names.DEPLOYMENT.name} = "{deployment}"'
-        found = await client.list_schedules(query, page_size=PAGE_SIZE, next_page_token=page, rpc_timeout=RPC_TIMEOUT)
-        try:
-            await found.fetch_next_page()
-        except RPCError as error:
-            if error.status != RPCStatusCode.INVALID_ARGUMENT:
-                raise
-            return [], None  # a namespace that has never seen our attribute holds no mirror with it
-        ids = [entry.id for entry in found.current_page or [] if entry.id.startswith(names.MIRROR_PREFIX)]
-        return ids, found.next_page_token or None
 
-    return run(one_page)
+def list_paused(*, deployment: UUID, page: bytes | None = None) -> tuple[dict[str, str], bytes | None]:
+    """A page of the paused mirrors that carry the mark, with their notes; the rest is as in `list_marked`."""
+    query = f'{names.DEPLOYMENT.name} = "{deployment}" AND TemporalSchedulePaused = true'
+    entries, following = run(lambda client: _list(client, query, page))
+    return {entry.id: _note(entry.schedule.state.note if entry.schedule else None) for entry in entries}, following
 
 
 def digest_of(schedule: Schedule) -> str:
@@ -102,7 +99,7 @@ def digest_of(schedule: Schedule) -> str:
     spec, policy = schedule.spec, schedule.policy
     content = {
         "calendars": sorted(_calendar(calendar) for calendar in spec.calendars),
-        "intervals": [str(interval) for interval in spec.intervals],
+        "intervals": [[str(interval.every), str(interval.offset or timedelta())] for interval in spec.intervals],
         "cron": list(spec.cron_expressions),
         "skip": sorted(_calendar(calendar) for calendar in spec.skip),
         "zone": spec.time_zone_name or "UTC",
@@ -138,6 +135,18 @@ def _argument(argument: Any) -> Any:
         return payload.data.hex()
 
 
+async def _list(client: Client, query: str, page: bytes | None) -> tuple[list[ScheduleListDescription], bytes | None]:
+    found = await client.list_schedules(query, page_size=PAGE_SIZE, next_page_token=page, rpc_timeout=RPC_TIMEOUT)
+    try:
+        await found.fetch_next_page()
+    except RPCError as error:
+        if error.status != RPCStatusCode.INVALID_ARGUMENT:
+            raise
+        return [], None  # a namespace that has never seen our attribute holds no mirror with it
+    entries = [entry for entry in found.current_page or [] if entry.id.startswith(names.MIRROR_PREFIX)]
+    return entries, found.next_page_token or None
+
+
 async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
     try:
         found: ScheduleDescription = await client.get_schedule_handle(mirror_id).describe(rpc_timeout=RPC_TIMEOUT)
@@ -149,10 +158,15 @@ async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
     return SeenMirror(
         digest=digest_of(found.schedule),
         paused=found.schedule.state.paused,
-        note=(found.schedule.state.note or "").replace("\x00", ""),
+        note=_note(found.schedule.state.note),
         generation=_text(attributes, names.GENERATION),
         deployment=_text(attributes, names.DEPLOYMENT),
     )
+
+
+def _note(note: str | None) -> str:
+    """A note as a row can keep it: PostgreSQL's text takes no NUL."""
+    return (note or "").replace("\x00", "")
 
 
 def _text(attributes: TypedSearchAttributes, key: SearchAttributeKey[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,7 +11,7 @@ import structlog
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from schedules import convergence, temporal_bridge
+from schedules import convergence, system_schedules, temporal_bridge
 from schedules.errors import SchedulingError
 from schedules.models import ComparisonRecord
 
@@ -60,17 +61,42 @@ def check_readiness() -> Readiness:
     checks = {"database": "ok", "migrations": "ok", "temporal": "ok"}
     try:
         connection.ensure_connection()
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            checks["migrations"] = "not all applied"
+        _note_that_migrations_are_applied()
+    except _NotMigratedError:
+        checks["migrations"] = "not all applied"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready
         checks["database"], checks["migrations"] = f"does not answer ({type(error).__name__})", "unknown"
     try:
-        temporal_bridge.check_health()
+        if not temporal_bridge.has_namespace():
+            checks["temporal"] = "the namespace does not exist"
     except SchedulingError as error:
         log.info("status.temporal_away", reason=error.message)
         checks["temporal"] = "does not answer"
     return Readiness(checks)
+
+
+def check_passes() -> dict[str, str]:
+    """Whether each of the regular passes takes place: "ok", or that it is missing or paused in Temporal, or unknown."""
+    try:
+        troubles = system_schedules.find_troubles()
+    except SchedulingError:
+        return {one.name: "unknown" for one in system_schedules.SYSTEM_SCHEDULES}
+    return {one.name: str(troubles.get(one.name, "ok")) for one in system_schedules.SYSTEM_SCHEDULES}
+
+
+class _NotMigratedError(Exception):
+    """The database is not as the code wants it."""
+
+
+@functools.cache
+def _note_that_migrations_are_applied() -> None:
+    """Return where they are, and remember it: it costs a look at every file, and a process keeps the code it has.
+
+    Raises _NotMigratedError where some are not.
+    """
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise _NotMigratedError
 
 
 _COUNT = """

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from schedules import background, convergence, ledger, metrics, retention, temporal
+from schedules import background, convergence, holds, ledger, metrics, retention
 from schedules.background import MAX_UNANSWERED, PushOutcome
 from schedules.convergence import RENEWAL_NOTICE
 from schedules.errors import SchedulingError
@@ -42,7 +42,6 @@ SLOT_GRACE: Final = timedelta(seconds=60)
 LEDGER_BATCH: Final = 500
 # More slots than this are not written in one transaction.
 MAX_TOGETHER: Final = 1000
-HELD_REASON: Final = "an operator held the schedule in Temporal"
 
 
 @dataclass(slots=True)
@@ -84,6 +83,7 @@ def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
             break
     if unanswered < MAX_UNANSWERED:
         _push_unsynced(report, deadline=deadline)
+        background.isolated(_notice_holds)
     background.isolated(_count_finished)
     # A run whose workflow waits for a worker is in order; one that Temporal has not taken is not.
     report.unsynced = count_unsynced() + report.unstarted
@@ -123,12 +123,20 @@ def _count_finished() -> PushOutcome:
     return PushOutcome.NOTHING
 
 
+def _notice_holds() -> PushOutcome:
+    try:
+        holds.notice()
+    except SchedulingError as error:
+        log.warning("holds.not_looked_for", code=error.code, reason=error.message)
+    return PushOutcome.NOTHING
+
+
 def settle_due(*, deadline: float = float("inf")) -> int:
     """Account for every slot that has been due for a minute; returns how many had no run.
 
     Stops after ``deadline`` (of `time.monotonic`). A repeat finds nothing to do.
     """
-    holds = _Holds()
+    inquiry = holds.Inquiry()
     settled = 0
     stuck: set[UUID] = set()
     while time.monotonic() < deadline:
@@ -137,29 +145,29 @@ def settle_due(*, deadline: float = float("inf")) -> int:
         if not due:
             break
         before = {schedule.id: schedule.accounted_until for schedule in due}
-        settled += _settle(due, until=until, holds=holds)
+        settled += _settle(due, until=until, inquiry=inquiry)
         now = dict(Schedule.objects.filter(id__in=before).values_list("id", "accounted_until"))
         stuck |= {schedule_id for schedule_id, moment in before.items() if now.get(schedule_id, moment) <= moment}
     return settled
 
 
-def _settle(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
+def _settle(due: list[Schedule], *, until: datetime, inquiry: holds.Inquiry) -> int:
     """Settle a batch; a schedule that cannot be settled now, or at all, keeps none of the others from it."""
     try:
-        return _settle_together(due, until=until, holds=holds)
+        return _settle_together(due, until=until, inquiry=inquiry)
     except Exception:
         if len(due) == 1:
             log.exception("ledger.not_settled", schedule_id=str(due[0].id))
             return 0
-    return sum(_settle([schedule], until=until, holds=holds) for schedule in due)
+    return sum(_settle([schedule], until=until, inquiry=inquiry) for schedule in due)
 
 
-def _settle_together(due: list[Schedule], *, until: datetime, holds: _Holds) -> int:
+def _settle_together(due: list[Schedule], *, until: datetime, inquiry: holds.Inquiry) -> int:
     unclaimed = ledger.unclaimed_slots(due, until=until)
     if len(due) > 1 and sum(len(slots) for slots in unclaimed.values()) > MAX_TOGETHER:
-        return sum(_settle([schedule], until=until, holds=holds) for schedule in due)
+        return sum(_settle([schedule], until=until, inquiry=inquiry) for schedule in due)
     # Only a slot that nobody has claimed makes it worth asking whether an operator wants it so.
-    answers = {schedule.id: holds.reason(schedule) for schedule in due if schedule.id in unclaimed}
+    answers = {schedule.id: inquiry.reason(schedule) for schedule in due if schedule.id in unclaimed}
     unknown = {schedule_id for schedule_id, reason in answers.items() if reason is None}
     held = {schedule_id: reason for schedule_id, reason in answers.items() if reason}
     settling = [schedule.id for schedule in due if schedule.id not in unknown]
@@ -169,28 +177,6 @@ def _settle_together(due: list[Schedule], *, until: datetime, holds: _Holds) -> 
         settled = ledger.settle(list(rows.order_by("id")), until=until, held=held)
     metrics.LEDGER_SETTLED.inc(settled)
     return settled
-
-
-class _Holds:
-    """Asks Temporal which schedules an operator holds, and stops asking when it does not answer."""
-
-    def __init__(self) -> None:
-        self._unanswered = 0
-
-    def reason(self, schedule: Schedule) -> str | None:
-        """Why its slots are not to be run, an empty text where nothing speaks against it, None where nobody knows."""
-        if self._unanswered >= MAX_UNANSWERED:
-            return None
-        try:
-            note = temporal.hold_note(install_id=schedule.install_id, schedule_id=schedule.id)
-        except SchedulingError:
-            # Whoever cannot be asked may be holding it; the next pass asks again.
-            self._unanswered += 1
-            return None
-        self._unanswered = 0
-        if note is None:
-            return ""
-        return f"{HELD_REASON}: {note}" if note else HELD_REASON
 
 
 def _owing(until: datetime) -> QuerySet[Schedule]:

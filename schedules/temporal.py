@@ -20,7 +20,6 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleCalendarSpec,
     ScheduleDescription,
-    ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleRange,
@@ -46,12 +45,6 @@ from workflows.payloads import RunRequest
 
 # A fire later than this is not made up by the engine: it would be told from a fresh one only by its lateness.
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
-CONVERGENCE_INTERVAL: Final = timedelta(minutes=1)
-CONVERGENCE_TIMEOUT: Final = timedelta(minutes=6)
-COMPARISON_INTERVAL: Final = timedelta(minutes=15)
-COMPARISON_TIMEOUT: Final = timedelta(minutes=55)
-RETENTION_INTERVAL: Final = timedelta(hours=1)
-RETENTION_TIMEOUT: Final = timedelta(minutes=55)
 MAX_NOTE_LENGTH: Final = 512
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
 
@@ -233,11 +226,6 @@ def workflow_url(workflow_id: str) -> str:
     return f"{settings.TEMPORAL_UI_URL.rstrip('/')}/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
 
 
-def install_system_schedules() -> None:
-    """Make sure that the search attributes and our own schedules exist. Raises DependencyUnavailable."""
-    run(_install_system_schedules, timeout=timedelta(seconds=15))
-
-
 async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> str | None:
     await ensure_search_attributes(client)
     built, schedule, attributes = build_schedule(state), build_schedule(state), mirror_search_attributes(state)
@@ -342,42 +330,6 @@ async def _workflow_is_open(client: Client, workflow_id: str, run_id: str | None
             raise
         return None
     return description.status is WorkflowExecutionStatus.RUNNING
-
-
-async def _install_system_schedules(client: Client) -> None:
-    await ensure_search_attributes(client)
-    queue = settings.TEMPORAL_TASK_QUEUE
-    converge = names.convergence_schedule_id(task_queue=queue)
-    await _put_system_schedule(client, converge, names.CONVERGE, CONVERGENCE_INTERVAL, CONVERGENCE_TIMEOUT)
-    compare = names.comparison_schedule_id(task_queue=queue)
-    await _put_system_schedule(client, compare, names.COMPARE, COMPARISON_INTERVAL, COMPARISON_TIMEOUT)
-    purge = names.retention_schedule_id(task_queue=queue)
-    await _put_system_schedule(client, purge, names.PURGE, RETENTION_INTERVAL, RETENTION_TIMEOUT)
-
-
-async def _put_system_schedule(
-    client: Client, system_id: str, workflow: str, every: timedelta, longest: timedelta
-) -> None:
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            workflow,
-            id=f"{system_id}-run",
-            task_queue=settings.TEMPORAL_TASK_QUEUE,
-            # A pass that nobody works on any more must not keep the next ones out.
-            execution_timeout=longest,
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=30)),
-    )
-    try:
-        await client.create_schedule(system_id, schedule, rpc_timeout=RPC_TIMEOUT)
-    except ScheduleAlreadyRunningError:
-
-        def keep_pause(update: ScheduleUpdateInput) -> ScheduleUpdate:
-            schedule.state = update.description.schedule.state
-            return ScheduleUpdate(schedule=schedule)
-
-        await client.get_schedule_handle(system_id).update(keep_pause, rpc_timeout=RPC_TIMEOUT)
 
 
 def _ranges(values: tuple[int, ...]) -> list[ScheduleRange]:

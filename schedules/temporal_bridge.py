@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
@@ -89,6 +90,25 @@ def was_used() -> bool:
 def check_health() -> None:
     """Return where Temporal answers. Raises DependencyUnavailable."""
     run(lambda client: client.service_client.check_health(timeout=RPC_TIMEOUT))
+
+
+def has_namespace() -> bool:
+    """Whether Temporal knows the namespace that we are to use. Raises DependencyUnavailable."""
+
+    async def describe(client: Client) -> bool:
+        try:
+            await client.workflow_service.describe_namespace(
+                DescribeNamespaceRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+            )
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return False
+            # A managed service may not let us look.
+            if error.status not in {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED}:
+                raise
+        return True
+
+    return run(describe)
 
 
 class Bridge:

@@ -23,7 +23,7 @@ from temporalio.worker import (
     Worker,
 )
 
-from schedules import background, runner, temporal, temporal_bridge, tracing
+from schedules import background, runner, system_schedules, temporal_bridge, tracing
 from schedules.errors import DependencyUnavailable, MirrorRefused
 from worker.activities import HEARTBEAT_SECONDS, Activities, use_connections_unchecked
 from workflows.compare_mirrors import CompareMirrors
@@ -187,7 +187,9 @@ async def _install_system_schedules() -> None:
     """See to our own schedules, beside the work: until it succeeds, and then whether they are still there."""
     while True:
         try:
-            await asyncio.to_thread(temporal.install_system_schedules)
+            await asyncio.to_thread(system_schedules.install)
+            if paused := await asyncio.to_thread(system_schedules.find_troubles):
+                log.warning("worker.system_schedules_paused", **paused)
         except (DependencyUnavailable, MirrorRefused) as error:
             log.warning("worker.system_schedules_not_installed", reason=error.message)
             await asyncio.sleep(RECONNECT_SECONDS)

@@ -22,7 +22,7 @@ class CompareMirrors:
             activities.COMPARE_MIRRORS,
             result_type=ComparisonOutcome,
             start_to_close_timeout=timedelta(minutes=50),
-            heartbeat_timeout=timedelta(minutes=1),
+            heartbeat_timeout=timedelta(seconds=20),
             retry_policy=RetryPolicy(maximum_attempts=1),
         )
         return outcome

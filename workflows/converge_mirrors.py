@@ -22,7 +22,7 @@ class ConvergeMirrors:
             activities.CONVERGE_UNSYNCED,
             result_type=ConvergenceOutcome,
             start_to_close_timeout=timedelta(minutes=5),
-            heartbeat_timeout=timedelta(minutes=1),
+            heartbeat_timeout=timedelta(seconds=20),
             retry_policy=RetryPolicy(maximum_attempts=1),
         )
         return outcome

@@ -65,6 +65,15 @@ def mirror_id(*, install_id: uuid.UUID | str, schedule_id: uuid.UUID | str) -> s
     return f"{MIRROR_PREFIX}{install_id}:{schedule_id}"
 
 
+def parse_mirror_id(text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """The install's and the schedule's id that a mirror's id is made of; None for one that is not spelt as ours are."""
+    try:
+        install_id, schedule_id = (uuid.UUID(part) for part in text.removeprefix(MIRROR_PREFIX).split(":"))
+    except ValueError:
+        return None
+    return (install_id, schedule_id) if text == mirror_id(install_id=install_id, schedule_id=schedule_id) else None
+
+
 def started_workflow_id(request: RunRequest, *, waits: int = 0) -> str:
     """The workflow id of a run that no fire of the engine has started: one by hand, or a slot that is made up for.
 

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
-    from schedules import temporal  # needs the app registry
+    from schedules import system_schedules  # needs the app registry
     from schedules.errors import SchedulingError
 
     embedded.wait_for_port(int(os.environ["DEMO_PORT"]), patience_seconds=PATIENCE_SECONDS)
@@ -68,7 +68,7 @@ def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not stopping.is_set():
         try:
-            temporal.install_system_schedules()
+            system_schedules.install()
         except SchedulingError:
             if time.monotonic() > deadline:
                 raise

@@ -106,6 +106,7 @@ def status_view(request: HttpRequest) -> HttpResponse:
             },
             "comparison": comparison,
             "checks": dict(status.check_readiness().checks),
+            "passes": status.check_passes(),
         }
     )
 

@@ -3,6 +3,8 @@
 import psycopg
 import pytest
 
+from tests.support.waiting import eventually
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
@@ -26,6 +28,8 @@ def test_a_namespace_that_is_not_there_is_told_and_takes_no_removal_for_done(pla
     assert "Traceback" not in said
     assert "typo" in platform.status()["comparison"]["refused"]
     assert platform.status()["sync"]["removals"] == 5
+    readiness = platform.get("/readyz")
+    assert (readiness.status_code, readiness.json()["checks"]["temporal"]) == (200, "the namespace does not exist")
 
     platform.extra_environment = {}
     assert platform.reconcile()[0] == 0
@@ -58,3 +62,16 @@ def test_a_comparison_that_somebody_else_is_at_is_no_success(platform, elsewhere
     assert status == 1
     assert "nothing was compared" in said
     assert platform.reconcile()[0] == 0
+
+
+def test_a_pass_that_somebody_paused_is_left_alone_and_told(platform):
+    assert set(platform.status()["passes"].values()) == {"missing"}
+    platform.start_worker()
+    eventually(lambda: set(platform.status()["passes"].values()) == {"ok"})
+
+    platform.cli("schedule", "toggle", "--pause", "--schedule-id", "extsched-system:compare:faults", "--reason", "x")
+    platform.worker.kill()
+    platform.start_worker()  # which sees to its schedules first
+
+    eventually(lambda: platform.worker.says("worker.system_schedules_paused"), seconds=30)
+    assert platform.status()["passes"] == {"sweep": "ok", "comparison": "paused", "purge": "ok"}

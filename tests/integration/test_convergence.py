@@ -1,5 +1,6 @@
 """What the sweep repairs, and what cannot stop it."""
 
+import asyncio
 import io
 import subprocess
 import uuid
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 from django.core.management import call_command
+from temporalio.client import Client
 
 from scheduler_project import embedded
 from schedules import background, convergence, ledger, sweep, temporal
@@ -184,3 +186,28 @@ def test_a_run_that_has_ended_keeps_its_state_whoever_comes_late(world, status):
         )
         assert ended.status == status
     assert world.api("GET", f"runs/{run.id}")["status"] == status
+
+
+def test_the_minutes_pass_notices_a_hold_and_its_end(world, temporal_server):
+    schedule = world.synced(world.create())
+
+    def pause(note):
+        async def call():
+            client = await Client.connect(temporal_server)
+            handle = client.get_schedule_handle(f"extsched:{world.install_id}:{schedule['id']}")
+            await (handle.pause(note=note) if note else handle.unpause())
+
+        asyncio.run(call())
+
+    def held(note):
+        sweep.converge_unsynced()
+        shown = world.api("GET", f"schedules/{schedule['id']}")["held"]
+        assert (shown and shown["note"]) == note
+        return True
+
+    pause("the vendor asked")
+    eventually(lambda: held("the vendor asked"))  # lists lag behind writes
+    pause("and again")
+    eventually(lambda: held("and again"))
+    pause(None)
+    eventually(lambda: held(None))

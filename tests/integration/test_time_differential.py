@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.workflowservice.v1 import ListScheduleMatchingTimesRequest
 from temporalio.client import Client
 
-from schedules import calendars, cron, temporal
+from schedules import calendars, cron, system_schedules, temporal
 from tests.support.time_cases import EXPRESSIONS, NOW, ZONES, windows
 
 ALL_ZONES = os.environ.get("TIME_DIFFERENTIAL") == "all"
@@ -91,7 +91,7 @@ async def differences(address, found):
 
 @pytest.mark.timeout(3600)
 def test_the_engine_fires_at_the_slots_in_every_zone(temporal_server, temporal_proxy, capsys):
-    temporal.install_system_schedules()  # registers the search attributes
+    system_schedules.install()  # registers the search attributes
     found = cases()
 
     wrong, compared = asyncio.run(differences(temporal_server, found))

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import httpx
 import psycopg
-from temporalio.client import Client, ScheduleIntervalSpec, ScheduleSpec, ScheduleUpdate
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleSpec,
+    ScheduleUpdate,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from scheduler_project import embedded
@@ -35,6 +42,7 @@ class Platform:
         self.temporal_port, self.temporal_file = embedded.free_port(), directory / "temporal.db"
         self.web_port = embedded.free_port()
         self.temporal = self.web = self.worker = None
+        self.workers_started, self.decoys = 0, {}
         self.tenant_id, self.registry_id, self.install_id = (str(uuid.uuid4()) for _ in range(3))
         self.http = httpx.Client(timeout=30)
 
@@ -43,6 +51,7 @@ class Platform:
             connection.execute(f'CREATE DATABASE "{self.name}"')
         try:
             self.start_temporal()
+            self.put_decoys()
             self.manage("migrate", "--verbosity", "0")
             self.start_web()
             self.seed()
@@ -88,6 +97,11 @@ class Platform:
         scheme = base.rpartition("/")[0]
         return f"{scheme}/{self.name}" + (f"?{query}" if query else "")
 
+    @property
+    def database_socket(self):
+        """Where PostgreSQL listens; the file's name is its rule for the default port (libpq, "host")."""
+        return f"{psycopg.conninfo.conninfo_to_dict(self.admin_url)['host']}/.s.PGSQL.5432"
+
     # --- the services
 
     def start_temporal(self):
@@ -97,7 +111,14 @@ class Platform:
         self.temporal = processes.Process(
             command, environment=processes.base_environment(), log_file=self.directory / "temporal.log"
         )
-        embedded.wait_for_port(self.temporal_port, patience_seconds=30)
+        eventually(self.temporal_answers, seconds=30)
+
+    def temporal_answers(self):
+        try:
+            asyncio.run(Client.connect(self.temporal_address))
+        except RuntimeError:
+            return False
+        return True
 
     def stop_temporal(self):
         self.temporal.kill()
@@ -108,15 +129,23 @@ class Platform:
         for file in self.directory.glob("temporal.db*"):
             file.unlink()
         self.start_temporal()
+        self.put_decoys()
 
-    def start_web(self, **environment):
+    def start_web(self, *, workers=2, **environment):
         self.web = processes.start_web(
-            port=self.web_port, environment=self.environment | environment, log_file=self.directory / "web.log"
+            port=self.web_port,
+            environment=self.environment | environment,
+            log_file=self.directory / "web.log",
+            workers=workers,
         )
         embedded.wait_for_port(self.web_port, patience_seconds=30)
 
-    def start_worker(self):
-        self.worker = processes.start_worker(environment=self.environment, log_file=self.directory / "worker.log")
+    def start_worker(self, **environment):
+        self.workers_started += 1
+        self.worker = processes.start_worker(
+            environment=self.environment | environment,
+            log_file=self.directory / f"worker-{self.workers_started}.log",
+        )
         eventually(lambda: self.worker.says("worker.ready"), seconds=60)
 
     # --- the operator
@@ -210,14 +239,14 @@ class Platform:
             for install, schedule, paused, words, generation in found
         }
 
-    def mirrors(self, *, except_for=()):
-        """What Temporal holds below our prefix, in the same words."""
+    def mirrors(self):
+        """What Temporal holds below our prefix, but for the decoys, in the same words."""
 
         async def read():
             client = await Client.connect(self.temporal_address)
-            ids = [entry.id async for entry in await client.list_schedules() if entry.id.startswith(PREFIX)]
+            ids = {entry.id async for entry in await client.list_schedules() if entry.id.startswith(PREFIX)}
             found = {}
-            for mirror_id in set(ids) - set(except_for):
+            for mirror_id in ids - set(self.decoys):
                 seen = await client.get_schedule_handle(mirror_id).describe()
                 attributes = {pair.key.name: pair.value for pair in seen.typed_search_attributes}
                 words = {calendar.comment for calendar in seen.schedule.spec.calendars}
@@ -236,11 +265,11 @@ class Platform:
 
         return asyncio.run(read())
 
-    def assert_equal(self, *, except_for=()):
+    def assert_equal(self):
         """Rows and mirrors are equal; lists lag behind writes, so it is asked until it is so."""
 
         def check():
-            assert self.mirrors(except_for=except_for) == self.rows()
+            assert self.mirrors() == self.rows()
             return True
 
         eventually(check, seconds=15)
@@ -248,9 +277,32 @@ class Platform:
     def mirrors_ids(self):
         async def read():
             client = await Client.connect(self.temporal_address)
-            return {entry.id async for entry in await client.list_schedules() if entry.id.startswith(PREFIX)}
+            ids = {entry.id async for entry in await client.list_schedules() if entry.id.startswith(PREFIX)}
+            return ids - set(self.decoys)
 
         return asyncio.run(read())
+
+    # --- schedules of other people in the same namespace, some of which look like ours
+
+    def put_decoys(self):
+        async def put():
+            client = await Client.connect(self.temporal_address)
+            for decoy in ("nightly-billing", f"{PREFIX}{uuid.uuid4()}:{uuid.uuid4()}", f"{PREFIX}not-a-mirror"):
+                action = ScheduleActionStartWorkflow("Other", id=decoy, task_queue="faults")
+                await client.create_schedule(decoy, Schedule(action=action, spec=ScheduleSpec()))
+                found[decoy] = (await client.get_schedule_handle(decoy).describe()).raw_description
+
+        found = {}
+        asyncio.run(put())
+        self.decoys = found
+
+    def assert_decoys_untouched(self):
+        async def check():
+            client = await Client.connect(self.temporal_address)
+            for decoy, before in self.decoys.items():
+                assert (await client.get_schedule_handle(decoy).describe()).raw_description == before
+
+        asyncio.run(check())
 
     def status(self):
         answer = self.get("/api/status", authorization="Bearer metrics-token")
@@ -275,9 +327,28 @@ class Platform:
     def lift_hold(self, schedule_id):
         self.api("POST", f"schedules/{schedule_id}/lift-hold", key=self.key(), expect=200)
 
+    def run_now(self, schedule_id):
+        return self.api("POST", f"schedules/{schedule_id}/run-now", {}, key=self.key(), expect=202)["id"]
+
+    def finished_run(self, run_id):
+        """The status and the number of attempts of a run, once it has ended."""
+
+        def ended():
+            ((status, attempts, at),) = self.execute(
+                "SELECT status, attempts, finished_at FROM schedules_schedulerun WHERE id = %s", [run_id]
+            )
+            return (status, attempts) if at else None
+
+        return eventually(ended, seconds=60)
+
+    def calls(self, fake_runner):
+        """The calls that reached the runner for this platform's install."""
+        everyones = [call for calls in fake_runner.calls.values() for call in calls]
+        return [call for call in everyones if call.context["install_id"] == self.install_id]
+
     def start_endless_run(self, schedule_id):
         """A run in flight for minutes, whose workflow waits for a worker that there is none of."""
-        run_id = self.api("POST", f"schedules/{schedule_id}/run-now", {}, key=self.key(), expect=202)["id"]
+        run_id = self.run_now(schedule_id)
         workflow = f"{PREFIX}{self.install_id}:{schedule_id}:manual:{run_id}"
         eventually(lambda: workflow in self.cli("workflow", "list"))
         self.execute(

@@ -1,0 +1,158 @@
+"""A long seeded walk of writes through the API, hand edits in Temporal, and faults of everything that can fail."""
+
+import os
+import random
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from scheduler_project import embedded
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+STEPS = 1000
+# The full comparison's quarter of an hour comes round after so many steps.
+STEPS_BETWEEN_COMPARISONS = 60
+MOST_SCHEDULES = 150
+
+
+def test_a_long_walk_of_writes_and_faults_ends_converged_within_two_sweeps(restartable):
+    """`WALK_SEED` repeats a walk, as far as the machine lets it."""
+    platform, postgres_directory = restartable
+    seed = int(os.environ.get("WALK_SEED", random.randrange(1_000_000)))
+    print(f"WALK_SEED={seed}")
+    platform.start_worker()
+    walk = Walk(platform, postgres_directory, random.Random(seed))
+
+    for number in range(1, STEPS + 1):
+        walk.step()
+        if number % STEPS_BETWEEN_COMPARISONS == 0:
+            platform.reconcile()
+    walk.bring_everything_up()
+
+    platform.reconcile()
+    status, _, said = platform.reconcile()
+    assert status == 0, said
+    platform.assert_equal()
+    walk.assert_nothing_lost()
+    assert set(walk.taken) == set(Walk.STEPS), "a walk that long takes every kind of step"
+
+
+class Walk:
+    """Remembers what was acknowledged, and which writes got no answer and may or may not have happened."""
+
+    STEPS = {
+        "create": 300,
+        "update": 300,
+        "delete": 150,
+        "edit": 60,
+        "vanish": 25,
+        "unstamp": 20,
+        "temporal": 8,
+        "web": 4,
+        "worker": 4,
+        "postgres": 4,
+    }
+
+    def __init__(self, platform, postgres_directory, rng):
+        self.platform, self.postgres_directory, self.rng = platform, postgres_directory, rng
+        self.ids, self.wanted, self.unsure = {}, {}, set()
+        self.created, self.is_temporal_up, self.taken = 0, True, set()
+
+    def step(self):
+        kind = self.rng.choices(list(self.STEPS), weights=list(self.STEPS.values()))[0]
+        self.taken.add(kind)
+        getattr(self, kind)()
+
+    def create(self):
+        if len(self.ids) >= MOST_SCHEDULES:
+            return
+        self.created += 1
+        name = f"walk-{self.created}"
+        with self.unless_unanswered(name):
+            cron, enabled = self.something()
+            self.ids[name] = self.platform.create(name=name, cron=cron, enabled=enabled)
+            self.wanted[name] = (cron, enabled)
+
+    def update(self):
+        if name := self.any():
+            with self.unless_unanswered(name):
+                cron, enabled = self.something()
+                said = self.platform.host("update", scheduleId=self.ids[name], cron=cron, enabled=enabled)
+                assert said["success"], said
+                self.wanted[name] = (cron, enabled)
+
+    def delete(self):
+        if name := self.any():
+            with self.unless_unanswered(name):
+                assert self.platform.host("delete", scheduleId=self.ids[name])["success"]
+                del self.wanted[name]
+            self.ids.pop(name)
+
+    def edit(self):
+        self.by_hand("edit")
+
+    def vanish(self):
+        self.by_hand("delete")
+
+    def unstamp(self):
+        if name := self.any():
+            self.platform.execute("UPDATE schedules_schedule SET synced_generation = 0 WHERE id = %s", [self.ids[name]])
+
+    def temporal(self):
+        if self.is_temporal_up:
+            self.platform.stop_temporal()
+        else:
+            self.platform.start_temporal()
+        self.is_temporal_up = not self.is_temporal_up
+
+    def web(self):
+        self.platform.web.kill_group()
+        self.platform.start_web()
+
+    def worker(self):
+        self.platform.worker.kill()
+        if self.is_temporal_up:
+            self.platform.start_worker()
+
+    def postgres(self):
+        embedded.restart_postgres(self.postgres_directory)
+
+    def bring_everything_up(self):
+        if not self.is_temporal_up:
+            self.temporal()
+        if self.platform.worker.popen.poll() is not None:
+            self.platform.start_worker()
+
+    def assert_nothing_lost(self):
+        found = {
+            name: (cron, enabled)
+            for name, cron, enabled in self.platform.execute("SELECT name, cron, enabled FROM schedules_schedule")
+        }
+        for name in self.unsure:
+            found.pop(name, None)
+            self.wanted.pop(name, None)
+        assert found == self.wanted
+
+    def any(self):
+        return self.rng.choice(sorted(self.ids)) if self.ids else None
+
+    def something(self):
+        return f"{self.rng.randrange(60)} {self.rng.randrange(24)} * * *", self.rng.random() < 0.8
+
+    def by_hand(self, what):
+        if self.is_temporal_up and (name := self.any()):
+            self.platform.change_by_hand(f"extsched:{self.platform.install_id}:{self.ids[name]}", what)
+
+    @contextmanager
+    def unless_unanswered(self, name):
+        """A write that got an error or no answer may have happened all the same."""
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 503:
+                raise
+            self.unsure.add(name)
+        except httpx.TransportError:
+            self.unsure.add(name)
