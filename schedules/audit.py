@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+from uuid import UUID
 
 from django.db.models import Model
 
@@ -15,6 +16,8 @@ from schedules.models import (
     Extension,
     ExtensionInstall,
     ExtensionVersion,
+    KillScope,
+    KillSwitch,
     NotificationChannel,
     Schedule,
     Tenant,
@@ -30,6 +33,7 @@ _SUBJECT_TYPES: Final[Mapping[type[Model], str]] = {
     ExtensionVersion: "version",
     ExtensionInstall: "install",
     Schedule: "schedule",
+    KillSwitch: "kill_switch",
 }
 
 
@@ -75,8 +79,15 @@ def record_all(
     actor: Actor, action: str, changes: Iterable[tuple[Model, Mapping[str, Any] | None, Mapping[str, Any] | None]]
 ) -> None:
     """Insert a row for each (subject, before, after) at once; see `record`."""
+    record_many(actor, ((action, subject, before, after) for subject, before, after in changes))
+
+
+def record_many(
+    actor: Actor, changes: Iterable[tuple[str, Model, Mapping[str, Any] | None, Mapping[str, Any] | None]]
+) -> None:
+    """Insert a row for each (action, subject, before, after) at once; see `record`."""
     AuditEvent.objects.bulk_create(
-        _event(actor, action, subject, before=before, after=after) for subject, before, after in changes
+        _event(actor, action, subject, before=before, after=after) for action, subject, before, after in changes
     )
 
 
@@ -89,7 +100,7 @@ def _event(
     after: Mapping[str, Any] | None,
 ) -> AuditEvent:
     return AuditEvent(
-        tenant_id=subject.pk if isinstance(subject, Tenant) else getattr(subject, "tenant_id", None),
+        tenant_id=_tenant_of(subject),
         source=actor.source,
         actor=actor.name[:MAX_ACTOR_LENGTH],
         action=action,
@@ -98,3 +109,12 @@ def _event(
         before=None if before is None else dict(before),
         after=None if after is None else dict(after),
     )
+
+
+def _tenant_of(subject: Model) -> UUID | None:
+    if isinstance(subject, Tenant):
+        return subject.pk
+    if isinstance(subject, KillSwitch):
+        return subject.target_id if subject.scope == KillScope.TENANT else None
+    tenant_id: UUID | None = getattr(subject, "tenant_id", None)
+    return tenant_id

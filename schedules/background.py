@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from queue import SimpleQueue
@@ -38,10 +39,10 @@ PUSH_THREADS: Final = 2
 PARALLEL_PUSHES: Final = 4
 PUSHES_PER_SECOND: Final = 150
 MAX_UNANSWERED: Final = 2
-# Requests go first, because somebody waits for them and nobody for a mirror: a push waits until the process has been
-# quiet for a moment, though not for long.
+# Requests go before mirrors, because somebody waits for them: a push waits until the process has been quiet for a
+# moment, though not for long, so that a process that is never quiet still makes some twenty a second.
 QUIET_SECONDS: Final = 0.02
-CALLERS_FIRST_SECONDS: Final = 0.5
+CALLERS_FIRST_SECONDS: Final = 0.1
 ANNOUNCEMENT_SECONDS: Final = 10.0
 MAX_WAITING: Final = 1000
 
@@ -60,9 +61,13 @@ class PushOutcome(StrEnum):
     FAILED = "failed"
 
 
-def do_soon(work: Callable[[], PushOutcome]) -> None:
-    """Do the work in the background. Call it after the commit. Waits for nothing, never raises."""
-    _background.do_soon(work)
+def do_soon(work: Callable[[], PushOutcome], *, requests_first: bool = False) -> None:
+    """Do the work in the background. Call it after the commit. Waits for nothing, never raises.
+
+    With ``requests_first`` it lets the requests that this process is answering go first, for a moment.
+    """
+    # What is asked for keeps the context that it was asked in, for the log.
+    _background.do_soon(_Work(partial(contextvars.copy_context().run, work), requests_first))
 
 
 def finish_background_work(*, timeout_seconds: float) -> None:
@@ -179,6 +184,14 @@ class _Callers:
             self._changed.notify_all()
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A piece of work, and whether it gives way to requests."""
+
+    do: Callable[[], PushOutcome]
+    requests_first: bool
+
+
 class _Background:
     """The threads that push for this process, made on first use and anew after a fork.
 
@@ -189,19 +202,18 @@ class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process_id = 0
-        self._queue: SimpleQueue[tuple[Callable[[], PushOutcome], Future[PushOutcome]]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]] = SimpleQueue()
         self._unavailable_until = 0.0
-        self._put_off: list[Callable[[], PushOutcome]] = []
+        self._put_off: list[_Work] = []
         self.futures: set[Future[PushOutcome]] = set()
 
-    def do_soon(self, work: Callable[[], PushOutcome]) -> None:
+    def do_soon(self, work: _Work) -> None:
         """Do the work in the background. Waits for nothing, never raises."""
         with self._lock:
             if self._process_id != os.getpid():
                 self._start_threads()
             if len(self.futures) + len(self._put_off) >= MAX_WAITING:
                 return
-            work = partial(contextvars.copy_context().run, work)
             if time.monotonic() < self._unavailable_until:
                 self._put_off_until_it_answers(work)
                 return
@@ -217,7 +229,7 @@ class _Background:
             # Daemons, as an executor's threads would keep a process that is to end until all that waits is done.
             threading.Thread(target=self._work_through, args=(self._queue,), name=f"push-{number}", daemon=True).start()
 
-    def _work_through(self, queue: SimpleQueue[tuple[Callable[[], PushOutcome], Future[PushOutcome]]]) -> None:
+    def _work_through(self, queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]]) -> None:
         while True:
             work, future = queue.get()
             try:
@@ -226,13 +238,14 @@ class _Background:
                 log.exception("convergence.bug")
                 future.set_result(PushOutcome.FAILED)
 
-    def _do(self, work: Callable[[], PushOutcome]) -> PushOutcome:
-        _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
+    def _do(self, work: _Work) -> PushOutcome:
+        if work.requests_first:
+            _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
         if time.monotonic() < self._unavailable_until:
             outcome = PushOutcome.UNAVAILABLE
         else:
             try:
-                outcome = isolated(work)
+                outcome = isolated(work.do)
             finally:
                 connection.close()
             if outcome is PushOutcome.UNAVAILABLE:
@@ -242,7 +255,7 @@ class _Background:
                 self._put_off_until_it_answers(work)
         return outcome
 
-    def _put_off_until_it_answers(self, work: Callable[[], PushOutcome]) -> None:
+    def _put_off_until_it_answers(self, work: _Work) -> None:
         """Keep it for later; the first that is kept sets the clock. Call it with the lock held."""
         self._put_off.append(work)
         if len(self._put_off) == 1:

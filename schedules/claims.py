@@ -25,6 +25,7 @@ MAX_LOST_ATTEMPTS: Final = 10
 # About 30 MB; beyond it, what a process knows of schedules is forgotten and learnt again.
 MAX_KNOWN_GRIDS: Final = 100_000
 SHORTEST_TIMEOUT_SECONDS: Final = 1.0
+STOPPED: Final = "stopped by an operator: "
 REPLACED_REASON: Final = "a newer run took its place"
 _IN_FLIGHT_CONSTRAINT: Final = "a_schedule_has_one_run_in_flight"
 _UNSETTLED: Final = "unsettled"
@@ -100,6 +101,7 @@ def claim(
         "lateness_limit": LATENESS_LIMIT,
         "workflow_id": workflow_id,
         "workflow_run_id": workflow_run_id,
+        "stopped": STOPPED,
     }
     row = _take(values)
     if row is not None and row["id"] is None and row["decision"] == _UNSETTLED and row["is_owed"] and not row["is_off"]:
@@ -123,6 +125,9 @@ def claim(
 
 def _start(row: dict[str, Any]) -> Claim:
     _supersede(row)
+    if row["stop_reason"] is not None:
+        # It began before the switch was thrown, and makes no further attempt.
+        return _closed(row, RunStatus.CANCELLED, f"{STOPPED}{row['stop_reason']}")
     if row["cancel_requested_at"] is not None:
         return _closed(row, RunStatus.CANCELLED, "cancelled between two attempts")
     if row["attempts"] - row["attempts_recorded"] > MAX_LOST_ATTEMPTS:
@@ -351,7 +356,9 @@ WITH source AS (
            s.enabled AS schedule_enabled, e.id IS NULL AND s.enabled AS is_dangling,
            NOT i.is_enabled OR (%(trigger)s = 'schedule' AND NOT s.enabled) AS is_off,
            %(trigger)s <> 'schedule' OR %(slot)s > s.accounted_until AS is_owed,
+           stop.reason AS stop_reason,
            CASE
+               WHEN stop.reason IS NOT NULL THEN %(stopped)s || stop.reason
                WHEN NOT i.is_enabled THEN 'the extension was disabled'
                WHEN %(trigger)s = 'schedule' AND NOT s.enabled THEN 'the schedule was disabled'
                WHEN e.id IS NULL THEN 'its endpoint does not exist in the installed version'
@@ -361,6 +368,13 @@ WITH source AS (
     JOIN schedules_extensioninstall i ON i.tenant_id = s.tenant_id AND i.id = s.install_id
     JOIN schedules_extensionversion v ON v.id = i.version_id
     LEFT JOIN schedules_apiendpoint e ON e.id = s.endpoint_id AND e.version_id = i.version_id
+    LEFT JOIN LATERAL (
+        SELECT k.reason FROM schedules_killswitch k
+        WHERE k.scope = 'platform' OR (k.scope = 'tenant' AND k.target_id = s.tenant_id)
+           OR (k.scope = 'extension' AND k.target_id = i.extension_id)
+           OR (k.scope = 'version' AND k.target_id = i.version_id)
+        ORDER BY k.created_at LIMIT 1
+    ) AS stop ON TRUE
     WHERE s.tenant_id = %(tenant_id)s AND s.id = %(schedule_id)s
     -- A deletion in progress ends first, and then there is nothing to claim: no run is left to a tenant that is gone.
     FOR KEY SHARE OF s
@@ -459,7 +473,7 @@ SELECT claimed.id, claimed.tenant_id, claimed.install_id, claimed.schedule_id, c
        EXTRACT(EPOCH FROM clock_timestamp() - claimed.started_at) AS elapsed_seconds,
        EXTRACT(EPOCH FROM claimed.started_at - claimed.slot) AS lateness_seconds,
        claimed.started_at, decision.status AS decision, decision.is_owed, decision.is_off, decision.is_dangling,
-       decision.schedule_enabled,
+       decision.schedule_enabled, decision.stop_reason,
        decision.cron, decision.timezone, decision.overlap_policy, decision.retry_max_attempts,
        decision.retry_first_delay_seconds, decision.retry_factor, decision.retry_longest_delay_seconds,
        decision.run_deadline_seconds, decision.attempt_timeout_seconds, decision.consecutive_failures,

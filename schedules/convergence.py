@@ -121,7 +121,7 @@ def note_hold(row: Schedule, note: str | None) -> None:
 
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Push soon, in the background. Call it after the commit. Waits for nothing, never raises."""
-    background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id))
+    background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), requests_first=True)
 
 
 def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
@@ -144,6 +144,12 @@ def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
 def request_cancel(*, tenant_id: UUID, run_id: UUID) -> None:
     """Ask the workflow of a run whose row wants cancellation to stop, in the background. Never raises."""
     background.do_soon(partial(_cancel, tenant_id, run_id))
+
+
+def request_workflow_cancels(*, workflow_ids: Iterable[str]) -> None:
+    """Ask workflows to stop whose runs may be gone by then, in the background. Never raises."""
+    for workflow_id in workflow_ids:
+        background.do_soon(partial(_cancel_workflow, workflow_id))
 
 
 def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
@@ -313,10 +319,14 @@ def _cancel(tenant_id: UUID, run_id: UUID) -> PushOutcome:
     run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id, status=RunStatus.RUNNING).defer("payload").first()
     if run is None or not run.workflow_id:
         return PushOutcome.NOTHING
+    return _cancel_workflow(run.workflow_id)
+
+
+def _cancel_workflow(workflow_id: str) -> PushOutcome:
     try:
-        temporal.cancel_workflow(workflow_id=run.workflow_id, run_id=None)
+        temporal.cancel_workflow(workflow_id=workflow_id, run_id=None)
     except SchedulingError as error:
-        log.warning("run.not_cancelled", run_id=str(run_id), code=error.code, reason=error.message)
+        log.warning("run.not_cancelled", workflow_id=workflow_id, code=error.code, reason=error.message)
         return PushOutcome.UNAVAILABLE if error.retryable else PushOutcome.REFUSED
     return PushOutcome.NOTHING
 

@@ -5,6 +5,7 @@ Every call is idempotent: the same call twice changes nothing the second time, a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,20 +17,19 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, cron, manifests, remap, services
+from schedules import audit, convergence, cron, endpoints, manifests, retention, services, upgrades
 from schedules.errors import Conflict, InvalidFields, NotFound
 from schedules.models import (
     ApiEndpoint,
     ApiKey,
-    AuditEvent,
     Extension,
     ExtensionInstall,
     ExtensionVersion,
     IdempotencyRecord,
-    Notification,
+    KillScope,
+    KillSwitch,
     NotificationChannel,
-    RateWindowEntry,
-    RunCount,
+    RunStatus,
     Schedule,
     ScheduleRun,
     Tenant,
@@ -59,6 +59,7 @@ class InstallState:
     install_id: UUID | None = None
 
 
+BEING_DELETED: Final = "The tenant is being deleted"
 INSTALL_ID_TAKEN: Final = "install_id belongs to another install"
 VERSION_ID_TAKEN: Final = "version_id belongs to another version"
 
@@ -75,7 +76,7 @@ def _translated(message: str) -> Iterator[None]:
 
 
 def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor) -> Tenant:
-    """Create or change a tenant. Raises InvalidFields for an unknown zone."""
+    """Create or change a tenant. Raises InvalidFields for an unknown zone, Conflict while it is being deleted."""
     try:
         zone = cron.parse_zone(timezone).key
     except cron.CronError as error:
@@ -83,6 +84,8 @@ def put_tenant(*, tenant_id: UUID, name: str, timezone: str, actor: audit.Actor)
     values = {"name": name, "timezone": zone}
     with transaction.atomic():
         tenant, created = Tenant.objects.select_for_update().get_or_create(id=tenant_id, defaults=values)
+        if tenant.deleted_at is not None:
+            raise Conflict(BEING_DELETED)
         before = None if created else {"name": tenant.name, "timezone": tenant.timezone}
         if before == values:
             return tenant
@@ -119,28 +122,66 @@ def change_retention(
     return Tenant.objects.get(id=tenant_id)
 
 
-def delete_tenant(*, tenant_id: UUID, actor: audit.Actor) -> None:
-    """Remove everything of a tenant, its mirrors included. A repeat is fine: there is nothing left to remove."""
+def delete_tenant(*, tenant_id: UUID, actor: audit.Actor, budget_seconds: float = float("inf")) -> bool:
+    """Remove everything of a tenant, its mirrors included; returns whether nothing is left.
+
+    What can act goes first and at once: schedules, installs, keys, memberships. The history follows batch by batch and
+    the tenant's row last, so that whatever interrupts it, a repeat or `finish_deletions` goes on. Mirrors are removed
+    as soon as Temporal answers. A repeat is fine: there is nothing left to remove.
+    """
+    deadline = time.monotonic() + budget_seconds
     with transaction.atomic():
         tenant = Tenant.objects.select_for_update().filter(id=tenant_id).first()
         if tenant is None:
-            return
-        installs = ExtensionInstall.objects.select_for_update().filter(tenant=tenant).order_by("id")
-        list(installs)
-        # Runs before schedules, as the record of a run locks them; and again for those that a claim made meanwhile.
-        runs = ScheduleRun.objects.filter(tenant=tenant)
-        runs.delete()
-        services.remove_rows(list(Schedule.objects.filter(tenant=tenant)))
-        runs.all().delete()
-        installs.all().delete()
-        for rows in (RunCount, Notification, NotificationChannel, IdempotencyRecord, RateWindowEntry):
-            rows.objects.filter(tenant_id=tenant_id).delete()
-        ApiKey.objects.filter(tenant=tenant).delete()
-        TenantMembership.objects.filter(tenant=tenant).delete()
-        AuditEvent.objects.filter(tenant_id=tenant_id).delete()
-        # Of the platform and without content: what belonged to the tenant is gone with it.
-        audit.record(actor, "tenant.deleted", tenant, of_platform=True)
-        tenant.delete()
+            return True
+        if tenant.deleted_at is None:
+            Tenant.objects.filter(id=tenant_id).update(deleted_at=Now())
+            audit.record(actor, "tenant.deletion_began", tenant, of_platform=True)
+        _remove_what_acts(tenant_id)
+    for statement in _HISTORY_OF_A_TENANT:
+        while retention.delete_batch(statement, {"tenant_id": tenant_id}):
+            if time.monotonic() > deadline:
+                return False
+    with transaction.atomic():
+        tenant = Tenant.objects.select_for_update().filter(id=tenant_id).first()
+        if tenant is not None:
+            # Of the platform and without content: what belonged to the tenant is gone with it.
+            audit.record(actor, "tenant.deleted", tenant, of_platform=True)
+            tenant.delete()
+    return True
+
+
+def finish_deletions(*, budget_seconds: float) -> int:
+    """Go on with the deletions of tenants that something interrupted; returns how many have come to their end."""
+    deadline = time.monotonic() + budget_seconds
+    finished = 0
+    for tenant_id in list(Tenant.objects.exclude(deleted_at=None).values_list("id", flat=True)):
+        left = deadline - time.monotonic()
+        finished += left > 0 and delete_tenant(tenant_id=tenant_id, actor=_PLATFORM, budget_seconds=left)
+    return finished
+
+
+def _remove_what_acts(tenant_id: UUID) -> None:
+    """Everything of a tenant that can make a call, change a row or let somebody in."""
+    installs = ExtensionInstall.objects.select_for_update().filter(tenant_id=tenant_id).order_by("id")
+    list(installs)
+    _stop_runs(tenant_id)
+    services.remove_rows(list(Schedule.objects.filter(tenant_id=tenant_id)))
+    installs.all().delete()
+    ApiKey.objects.filter(tenant_id=tenant_id).delete()
+    TenantMembership.objects.filter(tenant_id=tenant_id).delete()
+    NotificationChannel.objects.filter(tenant_id=tenant_id).delete()
+    KillSwitch.objects.filter(scope=KillScope.TENANT, target_id=tenant_id).delete()
+
+
+def _stop_runs(tenant_id: UUID, *, install_id: UUID | None = None, reason: str = "the tenant was deleted") -> None:
+    """Ask every run that is in flight to stop; its call is aborted within seconds where Temporal answers."""
+    rows = ScheduleRun.objects.filter(tenant_id=tenant_id, status=RunStatus.RUNNING)
+    if install_id is not None:
+        rows = rows.filter(install_id=install_id)
+    running = list(rows.exclude(workflow_id="").values_list("workflow_id", flat=True))
+    rows.filter(cancel_requested_at=None).update(cancel_requested_at=Now(), cancel_reason=reason)
+    transaction.on_commit(partial(convergence.request_workflow_cancels, workflow_ids=running))
 
 
 def put_extension(*, registry_id: UUID, publisher: str, name: str, actor: audit.Actor) -> Extension:
@@ -204,17 +245,7 @@ def put_version(
         if version_id is not None:
             stored.id = version_id
         stored.save(force_insert=True)
-        ApiEndpoint.objects.bulk_create(
-            ApiEndpoint(
-                version=stored,
-                method=endpoint.method,
-                path=endpoint.path,
-                handler=endpoint.handler,
-                schedulable=endpoint.schedulable,
-                unschedulable_reason=endpoint.unschedulable_reason,
-            )
-            for endpoint in read.endpoints
-        )
+        endpoints.materialise(stored)
         after = {
             "version": version,
             "content_hash": content_hash,
@@ -232,13 +263,17 @@ def delete_version(*, registry_id: UUID, version: str, actor: audit.Actor) -> No
     with transaction.atomic():
         # Installs take their version under the same lock, so none can take this one meanwhile.
         extension = _lock_extension(registry_id)
-        stored = ExtensionVersion.objects.filter(extension=extension, version=version).first()
+        # Waits for the upgrades to it that are under way; those that come later find it gone.
+        rows = ExtensionVersion.objects.select_for_update().filter(extension=extension, version=version)
+        stored = rows.first()
         if stored is None:
             return
         if ExtensionInstall.objects.filter(version=stored).exists():
             raise Conflict(f"Version {version} is installed")
         if Schedule.objects.filter(endpoint__version=stored).exists():
             raise Conflict(f"A schedule refers to an endpoint of version {version}")
+        if KillSwitch.objects.filter(scope=KillScope.VERSION, target_id=stored.id).exists():
+            raise Conflict(f"A kill switch stands for version {version}, release it first")
         ApiEndpoint.objects.filter(version=stored).delete()
         before = {"version": version, "content_hash": stored.content_hash}
         audit.record(actor, "version.deleted", stored, before=before)
@@ -253,8 +288,11 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
     """
     with _translated(INSTALL_ID_TAKEN), transaction.atomic():
         # Locked, so that the tenant is not deleted under the install.
-        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
+        tenant = Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first()
+        if tenant is None:
             raise NotFound("Tenant not found")
+        if tenant.deleted_at is not None:
+            raise Conflict(BEING_DELETED)
         extension = _lock_extension(registry_id)
         version = ExtensionVersion.objects.filter(extension=extension, version=state.version).first()
         if version is None:
@@ -266,7 +304,7 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
             raise Conflict("The tenant has this extension under another install_id")
         before = _describe_install(install)
         if install.version_id != version.id:
-            remap.apply_version(install=install, version=version)
+            upgrades.apply(install=install, target=version, options=upgrades.Options(), actor=actor)
         was_enabled = install.is_enabled
         if was_enabled != state.is_enabled:
             services.settle_install(install)
@@ -291,7 +329,7 @@ def put_install(*, tenant_id: UUID, registry_id: UUID, state: InstallState, acto
 
 
 def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) -> None:
-    """Uninstall: schedules and mirrors go, runs and audit stay. A repeat is fine."""
+    """Uninstall: schedules and mirrors go, runs in flight are cancelled, past runs and audit stay. A repeat is fine."""
     with transaction.atomic():
         install = (
             ExtensionInstall.objects.select_for_update().filter(tenant_id=tenant_id, extension_id=registry_id).first()
@@ -299,12 +337,31 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         if install is None:
             return
         services.settle_install(install)
+        _stop_runs(tenant_id, install_id=install.id, reason="the extension was uninstalled")
         schedules = list(Schedule.objects.filter(tenant_id=tenant_id, install=install))
         services.remove_rows(schedules)
         IdempotencyRecord.objects.filter(tenant_id=tenant_id, install_id=install.id).delete()
         before = _describe_install(install) | {"schedules": len(schedules)}
         audit.record(actor, "install.deleted", install, before=before)
         install.delete()
+
+
+def set_install_enabled(*, tenant_id: UUID, install_id: UUID, is_enabled: bool, actor: audit.Actor) -> ExtensionInstall:
+    """Enable or disable an install, as `put_install` does, and leave all else of it alone. A repeat changes nothing.
+
+    Raises NotFound.
+    """
+    with transaction.atomic():
+        install = services.lock_install(tenant_id=tenant_id, install_id=install_id)
+        if install.is_enabled == is_enabled:
+            return install
+        before = _describe_install(install)
+        services.settle_install(install)
+        install.is_enabled = is_enabled
+        install.save(update_fields=["is_enabled", "updated_at"])
+        _repush_all(install)
+        audit.record(actor, "install.put", install, before=before, after=_describe_install(install))
+    return install
 
 
 def _lock_extension(registry_id: UUID) -> Extension:
@@ -359,3 +416,22 @@ def _repush_all(install: ExtensionInstall) -> None:
     rows.update(generation=F("generation") + 1, changed_at=Now(), sync_error="", push_failures=0, push_after=None)
     pushes = list(rows.order_by("id").values_list("tenant_id", "id"))
     transaction.on_commit(partial(convergence.request_pushes, pushes=pushes))
+
+
+_PLATFORM: Final = audit.Actor(audit.Source.SYSTEM, "scheduler")
+# What may be millions of rows, so that it goes in batches; nothing in it can act.
+_HISTORY_OF_A_TENANT: Final = tuple(
+    f"""
+    DELETE FROM {table} WHERE id IN (
+        SELECT id FROM {table} WHERE tenant_id = %(tenant_id)s LIMIT %(batch)s
+    )
+    """  # noqa: S608 - the names are ours
+    for table in (
+        "schedules_schedulerun",
+        "schedules_runcount",
+        "schedules_notification",
+        "schedules_idempotencyrecord",
+        "schedules_ratewindowentry",
+        "schedules_auditevent",
+    )
+)

@@ -11,9 +11,9 @@ from uuid import UUID
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Concat
 
-from schedules import cron, manifests
+from schedules import cron, endpoints, manifests
 from schedules.errors import Conflict, InvalidFields, NotFound
-from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, ScheduleRun
+from schedules.models import ApiEndpoint, Extension, ExtensionInstall, Schedule, ScheduleRun
 
 ENDPOINT_REFUSED = "Endpoint not found or not schedulable"
 
@@ -63,6 +63,18 @@ def find_install(*, tenant_ids: Sequence[UUID] | None, extension_ref: str) -> Ex
     if len(found) > 1 and not exact:
         raise Conflict("Several of your tenants have this extension, name the install by its install id")
     return (exact or found)[0]
+
+
+def find_extension(name: str) -> Extension:
+    """The extension that ``name`` means: a registry id, or a slug ``publisher.name``. Raises NotFound."""
+    extensions = Extension.objects.annotate(full_name=Concat("publisher", Value("."), "name")).order_by("id")
+    if (ref := parse_uuid(name)) is not None:
+        extension = extensions.filter(id=ref).first()
+    else:
+        extension = extensions.filter(full_name=name).first() if "\x00" not in name else None
+    if extension is None:
+        raise NotFound("Extension not found, name it by its registry id or publisher.name")
+    return extension
 
 
 def parse_uuid(text: str) -> UUID | None:
@@ -150,7 +162,11 @@ def find_run(*, tenant_id: UUID, install_id: UUID, run_id: UUID) -> ScheduleRun:
 
 def endpoints_of(*, version_id: UUID) -> list[ApiEndpoint]:
     """The endpoints that a version declares, by path and method."""
-    return list(ApiEndpoint.objects.filter(version_id=version_id).order_by("path", "method"))
+    declared = ApiEndpoint.objects.filter(version_id=version_id).order_by("path", "method")
+    found = list(declared)
+    if not found and endpoints.materialise_if_unread(version_id):
+        found = list(declared.all())
+    return found
 
 
 def find_endpoint(*, version_id: UUID, selector: str) -> ApiEndpoint:
@@ -163,6 +179,8 @@ def find_endpoint(*, version_id: UUID, selector: str) -> ApiEndpoint:
     except ValueError as error:
         raise InvalidFields.from_fields({"endpoint": f"{ENDPOINT_REFUSED}: {error}"}) from error
     matches = list(ApiEndpoint.objects.filter(version_id=version_id, path=wanted.path))
+    if not matches and endpoints.materialise_if_unread(version_id):
+        matches = list(ApiEndpoint.objects.filter(version_id=version_id, path=wanted.path))
     if wanted.method is not None:
         matches = [endpoint for endpoint in matches if endpoint.method == wanted.method]
     else:

@@ -1,82 +1,249 @@
-"""Carries an install's schedules over to another version's endpoints: plan (pure) and apply."""
+"""Where an install's schedules go when it takes another version. Pure: no database, so that a plan can be tried freely.
+
+A schedule keeps calling the method and path that it calls. Where the target version does not offer them any more, the
+plan says so and suggests what may be meant instead; who upgrades decides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
 from uuid import UUID
 
-from django.db.models.functions import Now
+from schedules import manifests
 
-from schedules.errors import RemapFailed
-from schedules.models import ApiEndpoint, ExtensionInstall, ExtensionVersion, Schedule
+MAX_SUGGESTIONS: Final = 3
+# How alike two paths must be for one to be suggested for the other, as `difflib` measures it, from 0 to 1.
+NEAR_ENOUGH: Final = 0.6
+
+
+class Fate(StrEnum):
+    """What the target version has for a schedule's endpoint."""
+
+    UNCHANGED = "unchanged"
+    # Another handler answers the same method and path, or somebody chose another endpoint.
+    REMAPPED = "remapped"
+    MISSING = "missing"
+    NOT_SCHEDULABLE = "not_schedulable"
+
+
+class Change(StrEnum):
+    """What the upgrade does to the schedule besides pointing it at the target version's endpoint."""
+
+    KEEP = "keep"
+    ENABLE = "enable"
+    DISABLE = "disable"
+    # It was disabled and stays so, and what it called is only remembered.
+    DETACH = "detach"
+    BLOCK = "block"
+
+
+class Ground(StrEnum):
+    """Why an endpoint is suggested for one that is gone."""
+
+    SAME_HANDLER = "same handler"
+    SAME_PATH = "same path with another method"
+    NEAR_PATH = "similar path"
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduledEndpoint:
-    """What the plan needs to know of one schedule."""
+class Endpoint:
+    """An endpoint of the target version; ``unschedulable_reason`` is empty where a schedule may call it."""
 
-    schedule_id: UUID
+    id: UUID
     method: str
     path: str
+    handler: str = ""
+    unschedulable_reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 @dataclass(frozen=True, slots=True)
-class RemapPlan:
-    """Where each schedule goes. ``missing`` ones have no schedulable endpoint in the target version."""
+class Scheduled:
+    """One schedule as the plan sees it. ``endpoint_id`` is None where it points at nothing since an upgrade.
 
-    targets: dict[UUID, UUID]
-    missing: tuple[ScheduledEndpoint, ...]
-
-
-def plan_remap(*, schedules: Iterable[ScheduledEndpoint], endpoints: Iterable[ApiEndpoint]) -> RemapPlan:
-    """Match each schedule's (method, path) with the schedulable endpoints of the target version. Pure."""
-    available = {(endpoint.method, endpoint.path): endpoint.id for endpoint in endpoints if endpoint.schedulable}
-    targets: dict[UUID, UUID] = {}
-    missing: list[ScheduledEndpoint] = []
-    for schedule in schedules:
-        target = available.get((schedule.method, schedule.path))
-        if target is None:
-            missing.append(schedule)
-        else:
-            targets[schedule.schedule_id] = target
-    return RemapPlan(targets, tuple(missing))
-
-
-def apply_version(*, install: ExtensionInstall, version: ExtensionVersion) -> None:
-    """Point the install and all its schedules at ``version``.
-
-    The caller holds the install's row lock inside a transaction, so schedules created meanwhile come after. Raises
-    RemapFailed and changes nothing where a schedule's endpoint is missing. Needs no call to Temporal: mirrors carry
-    ids only.
+    ``awaits_return`` says that an upgrade disabled it and that nobody has touched it since.
     """
-    rows = (
-        Schedule.objects.filter(tenant_id=install.tenant_id, install=install)
-        .order_by("id")
-        .select_for_update(no_key=True)
+
+    id: UUID
+    method: str
+    path: str
+    endpoint_id: UUID | None
+    handler: str = ""
+    name: str = ""
+    enabled: bool = True
+    awaits_return: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What may be meant instead of an endpoint that is gone, and on what ground."""
+
+    endpoint: Endpoint
+    ground: Ground
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What becomes of one schedule. ``target`` is what it will call, None where that is nothing."""
+
+    schedule: Scheduled
+    fate: Fate
+    change: Change
+    target: Endpoint | None
+    reason: str = ""
+    suggestions: tuple[Suggestion, ...] = ()
+
+
+class RemapInvalidError(ValueError):
+    """A remap names something that there is not; the message says what."""
+
+
+def plan(
+    *,
+    schedules: Iterable[Scheduled],
+    endpoints: Sequence[Endpoint],
+    choices: Mapping[UUID, Endpoint] | None = None,
+    disable_missing: bool = False,
+) -> tuple[Step, ...]:
+    """What becomes of each schedule, in the order given.
+
+    ``choices`` says where some of them are to go, whatever they call now; ``disable_missing`` disables those that have
+    nowhere to go instead of blocking the upgrade.
+    """
+    offered = {(endpoint.method, endpoint.path): endpoint for endpoint in endpoints}
+    return tuple(
+        _step(schedule, offered, endpoints, chosen=(choices or {}).get(schedule.id), disable_missing=disable_missing)
+        for schedule in schedules
     )
-    plan = plan_remap(
-        schedules=[ScheduledEndpoint(row.id, row.endpoint_method, row.endpoint_path) for row in rows],
-        endpoints=ApiEndpoint.objects.filter(version=version),
-    )
-    if plan.missing:
-        missing = [
-            {
-                "scheduleId": str(item.schedule_id),
-                "method": item.method,
-                "path": item.path,
-            }
-            for item in plan.missing
-        ]
-        raise RemapFailed(
-            f"Version {version.version} lacks the endpoint of {len(missing)} schedule(s)",
-            data={"missing": missing},
-        )
-    moved: list[Schedule] = []
-    for row in rows:
-        row.endpoint_id = plan.targets[row.id]
-        row.updated_at = Now()
-        moved.append(row)
-    Schedule.objects.bulk_update(moved, ["endpoint", "updated_at"])
-    install.version = version
-    install.save(update_fields=["version", "updated_at"])
+
+
+def read_choices(
+    remap: Mapping[str, str],
+    *,
+    schedules: Sequence[Scheduled],
+    endpoints: Sequence[Endpoint],
+    ignore_unknown: bool = False,
+) -> dict[UUID, Endpoint]:
+    """Where each schedule is to go by a remap: ``{"POST /old" or a schedule's id: "POST /new"}``.
+
+    An id goes before an endpoint. Raises RemapInvalidError for a target that is not there or cannot be scheduled, and
+    for a schedule that is not there unless ``ignore_unknown``.
+    """
+    offered = {str(endpoint): endpoint for endpoint in endpoints}
+    by_endpoint: dict[str, list[UUID]] = {}
+    for schedule in schedules:
+        by_endpoint.setdefault(str(schedule), []).append(schedule.id)
+    known = {str(schedule.id) for schedule in schedules}
+    of_endpoints: dict[UUID, Endpoint] = {}
+    of_ids: dict[UUID, Endpoint] = {}
+    for source, name in remap.items():
+        target = offered.get(_normal(name))
+        if target is None:
+            raise RemapInvalidError(f'the target version has no {name[:200]}; write "METHOD /path"')
+        if target.unschedulable_reason:
+            raise RemapInvalidError(f"{target} cannot be scheduled: {target.unschedulable_reason}")
+        if source.lower() in known:
+            of_ids[UUID(source)] = target
+        elif _normal(source) in by_endpoint:
+            of_endpoints |= dict.fromkeys(by_endpoint[_normal(source)], target)
+        elif not ignore_unknown:
+            raise RemapInvalidError(f"no schedule of the install calls, or is, {source[:200]}")
+    return of_endpoints | of_ids
+
+
+def token_of(steps: Iterable[Step], *, facts: Mapping[str, Any]) -> str:
+    """A digest of everything that a plan depends on: the steps, and ``facts`` about install and versions."""
+    content = {
+        "facts": dict(facts),
+        "steps": sorted(
+            [
+                str(step.schedule.id),
+                str(step.schedule),
+                step.schedule.name,
+                step.schedule.enabled,
+                step.fate,
+                step.change,
+                str(step.target.id) if step.target else "",
+            ]
+            for step in steps
+        ),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def count(steps: Iterable[Step]) -> dict[str, int]:
+    """How many schedules have each fate, and how many of them are disabled, enabled again, or in the way."""
+    steps = list(steps)
+    fates, changes = Counter(step.fate for step in steps), Counter(step.change for step in steps)
+    counted = {str(fate): fates[fate] for fate in Fate}
+    return counted | {
+        "disabled": changes[Change.DISABLE] + changes[Change.DETACH],
+        "enabled": changes[Change.ENABLE],
+        "blocking": changes[Change.BLOCK],
+    }
+
+
+def _step(
+    schedule: Scheduled,
+    offered: Mapping[tuple[str, str], Endpoint],
+    endpoints: Sequence[Endpoint],
+    *,
+    chosen: Endpoint | None,
+    disable_missing: bool,
+) -> Step:
+    found = chosen or offered.get((schedule.method, schedule.path))
+    if found is not None and not found.unschedulable_reason:
+        same = str(found) == str(schedule) and (found.handler == schedule.handler or schedule.endpoint_id is None)
+        change = Change.ENABLE if schedule.awaits_return else Change.KEEP
+        return Step(schedule, Fate.UNCHANGED if same else Fate.REMAPPED, change, found)
+    if schedule.endpoint_id is None and not schedule.enabled:
+        change = Change.KEEP  # it has pointed at nothing since an earlier upgrade, and blocks nobody
+    elif not disable_missing:
+        change = Change.BLOCK
+    else:
+        change = Change.DISABLE if schedule.enabled else Change.DETACH
+    if found is not None:
+        fate, reason = Fate.NOT_SCHEDULABLE, found.unschedulable_reason
+    else:
+        fate, reason = Fate.MISSING, "the version does not declare it"
+    return Step(schedule, fate, change, None, reason, _suggest(schedule, endpoints))
+
+
+def _suggest(schedule: Scheduled, endpoints: Sequence[Endpoint]) -> tuple[Suggestion, ...]:
+    """What may be meant instead, the best ground first, and on the same ground the most similar path."""
+    found: list[tuple[int, float, str, Suggestion]] = []
+    for endpoint in endpoints:
+        if endpoint.unschedulable_reason:
+            continue
+        likeness = difflib.SequenceMatcher(None, schedule.path, endpoint.path).ratio()
+        if schedule.handler and endpoint.handler == schedule.handler:
+            rank, ground = 0, Ground.SAME_HANDLER
+        elif endpoint.path == schedule.path:
+            rank, ground = 1, Ground.SAME_PATH
+        elif likeness >= NEAR_ENOUGH:
+            rank, ground = 2, Ground.NEAR_PATH
+        else:
+            continue
+        found.append((rank, -likeness, str(endpoint), Suggestion(endpoint, ground)))
+    return tuple(suggestion for *_, suggestion in sorted(found, key=lambda item: item[:3])[:MAX_SUGGESTIONS])
+
+
+def _normal(text: str) -> str:
+    """An endpoint's name as a manifest's reading would write it, or as it is where that cannot be."""
+    method, _, path = text.strip().partition(" ")
+    try:
+        return f"{manifests.normalise_method(method)} {manifests.normalise_path(path)}"
+    except ValueError:
+        return text.strip()

@@ -67,12 +67,17 @@ def _repeat(statement: str, values: dict[str, Any], *, batch_size: int) -> int:
     """Run a deletion batch by batch until one is not full; returns how many rows went."""
     deleted = 0
     while True:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values | {"batch": batch_size})
-            found = int(cursor.rowcount)
+        found = delete_batch(statement, values, batch_size=batch_size)
         deleted += found
         if found < batch_size:
             return deleted
+
+
+def delete_batch(statement: str, values: dict[str, Any], *, batch_size: int = BATCH) -> int:
+    """Run a deletion of at most ``batch_size`` rows, which it knows as ``batch``; returns how many went."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values | {"batch": batch_size})
+        return int(cursor.rowcount)
 
 
 _FIRST_MARK: Final = """

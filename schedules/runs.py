@@ -13,7 +13,19 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from schedules import audit, convergence, cron, idempotency, ledger, limits, metrics, payloads, queries, services
+from schedules import (
+    audit,
+    convergence,
+    cron,
+    idempotency,
+    kill_switches,
+    ledger,
+    limits,
+    metrics,
+    payloads,
+    queries,
+    services,
+)
 from schedules.errors import Conflict, InstallDisabled, InvalidFields, NotFound
 from schedules.models import UNFINISHED_STATUSES, ExtensionInstall, RunStatus, Schedule, ScheduleRun, Trigger
 from workflows import names
@@ -245,6 +257,7 @@ def _past_slots(schedule: Schedule, *, start: datetime, end: datetime) -> list[d
 def _refuse_unrunnable(install: ExtensionInstall, schedule: Schedule) -> None:
     if not install.is_enabled:
         raise InstallDisabled("The extension is disabled, enable it before running its schedules")
+    kill_switches.refuse_stopped(install)
     if schedule.endpoint_id is None:
         raise Conflict("The schedule has no endpoint any more, choose one before running it")
 

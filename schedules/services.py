@@ -98,7 +98,7 @@ def update_schedule(
         _refuse_taken_name(schedule)
         schedule.revision += 1
         if any(after[member] != before[member] for member in _MIRRORED_MEMBERS):
-            _touch_mirror(schedule)
+            touch_mirror(schedule)
             now = ledger.database_now()
             _settle(former, install=install, until=now)
             ledger.open_account(schedule, now=now)
@@ -131,7 +131,7 @@ def pause_schedule(
         ledger.open_account(schedule, now=now)
         schedule.enabled, schedule.disabled_reason = False, reason[:MAX_REASON_LENGTH]
         schedule.revision += 1
-        _touch_mirror(schedule)
+        touch_mirror(schedule)
         schedule.updated_at = Now()
         schedule.save(update_fields=_WRITTEN_FIELDS)
         schedule.refresh_from_db()
@@ -168,7 +168,8 @@ def _settle(schedule: Schedule, *, install: ExtensionInstall, until: datetime) -
         ledger.settle_completely([schedule], until=until)
 
 
-def _touch_mirror(schedule: Schedule) -> None:
+def touch_mirror(schedule: Schedule) -> None:
+    """Count a change that the mirror must show. Sets the row's members; saving them is the caller's."""
     schedule.generation += 1
     schedule.changed_at = Now()
     schedule.sync_error = ""
@@ -228,7 +229,7 @@ def lift_hold(*, tenant_id: UUID, install_id: UUID, schedule_id: UUID, actor: au
         if schedule.held_since is None:
             return schedule
         before = {"held_since": payloads.moment_text(schedule.held_since), "note": schedule.held_note}
-        _touch_mirror(schedule)
+        touch_mirror(schedule)
         # The note stays until the push: a hold with another one has come since, and is not lifted.
         schedule.release_hold, schedule.held_since = True, None
         schedule.save(update_fields=[*_MIRROR_FIELDS, "release_hold", "held_since"])
@@ -250,7 +251,7 @@ def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> lis
             ledger.settle_completely(schedules, until=now)
         for schedule in schedules:
             ledger.open_account(schedule, now=now)
-            _touch_mirror(schedule)
+            touch_mirror(schedule)
             schedule.enabled, schedule.updated_at, schedule.changed_at = False, now, now
             schedule.revision += 1
         Schedule.objects.bulk_update(schedules, _WRITTEN_FIELDS)

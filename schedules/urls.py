@@ -5,7 +5,15 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from schedules.api import admin_views, host_views, registry_views, run_views, tenant_views
+from schedules.api import (
+    admin_views,
+    host_views,
+    kill_switch_views,
+    registry_views,
+    run_views,
+    tenant_views,
+    upgrade_views,
+)
 from schedules.api.schema import SchemaView
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
@@ -53,6 +61,10 @@ urlpatterns = [
     path(f"{_EXTENSION}/runs/<str:run_id>/cancel", run_views.CancelRunView.as_view(), name="cancel-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>/replay", run_views.ReplayRunView.as_view(), name="replay-run"),
     path(f"{_EXTENSION}/runs/<str:run_id>", run_views.RunView.as_view(), name="run"),
+    path(f"{_EXTENSION}/upgrade/preview", upgrade_views.UpgradePreviewView.as_view(), name="upgrade-preview"),
+    path("api/v1/extensions/update", upgrade_views.UpgradeView.as_view(), name="upgrade"),
+    path("api/kill-switches", kill_switch_views.KillSwitchesView.as_view(), name="kill-switches"),
+    path("api/kill-switches/<str:switch_id>", kill_switch_views.KillSwitchView.as_view(), name="kill-switch"),
     path("api/extensions", tenant_views.ExtensionsView.as_view(), name="extensions"),
     path("api/audit-events", tenant_views.AuditEventsView.as_view(), name="audit-events"),
     path("api/notifications", tenant_views.NotificationsView.as_view(), name="notifications"),

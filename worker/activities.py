@@ -22,7 +22,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from schedules import attempts, claims, comparison, delivery, metrics, retention, runner, sweep
+from schedules import attempts, claims, comparison, delivery, installs, metrics, retention, runner, sweep
 from schedules.background import PushOutcome
 from schedules.models import RunStatus, Trigger
 from workflows import activities as names
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 DATABASE_THREADS: Final = 12
 # How often messages are looked for that nobody has said are there, e.g. those whose next attempt is due.
+# What an hour's purge spends on tenants whose deletion was interrupted.
+DELETION_BUDGET_SECONDS: Final = 1200.0
 DELIVERY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 5.0
 # A local activity keeps a workflow task open, which the engine gives up after ten seconds.
@@ -226,6 +228,8 @@ class Activities:
     async def purge_runs(self) -> PurgeOutcome:
         """Delete the runs whose time is over."""
         async with _heartbeats():
+            finish = partial(installs.finish_deletions, budget_seconds=DELETION_BUDGET_SECONDS)
+            await self._in_database(finish, threads=self._retention_thread)
             deleted = await self._in_database(retention.purge, threads=self._retention_thread)
         if deleted:
             log.info("retention.pass", deleted=deleted)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from schedules import payloads, policies, preview, queries, stats
+from schedules import payloads, policies, preview, queries, remap, stats, upgrades
 from schedules.models import (
+    EVERYTHING,
     ApiEndpoint,
     ApiKey,
     AuditEvent,
     ExtensionInstall,
+    KillSwitch,
     Notification,
     NotificationChannel,
     Schedule,
@@ -102,8 +104,8 @@ def render_preview(shown: preview.Preview) -> dict[str, Any]:
     }
 
 
-def render_install(install: ExtensionInstall) -> dict[str, Any]:
-    """An install, without what the platform alone knows of it."""
+def render_install(install: ExtensionInstall, *, stop: KillSwitch | None) -> dict[str, Any]:
+    """An install, without what the platform alone knows of it, and what an operator stopped it by."""
     return {
         "id": str(install.id),
         "registry_id": str(install.extension_id),
@@ -111,6 +113,7 @@ def render_install(install: ExtensionInstall) -> dict[str, Any]:
         "name": install.extension.name,
         "version": install.version.version,
         "is_enabled": install.is_enabled,
+        "stopped": {"since": rfc3339(stop.created_at), "reason": stop.reason} if stop else None,
         "granted_caps": install.granted_caps,
         "created_at": rfc3339(install.created_at),
     }
@@ -230,4 +233,68 @@ def render_run(run: ScheduleRun, *, with_payload: bool = False) -> dict[str, Any
         "response_text": run.response_text or None,
         "workflow_id": run.workflow_id or None,
         "workflow_run_id": run.workflow_run_id or None,
+    }
+
+
+def render_plan(plan: upgrades.UpgradePlan, *, now: datetime) -> dict[str, Any]:
+    """What an upgrade would do."""
+    return {
+        "install_id": str(plan.install.id),
+        "from_version": plan.source.version,
+        "to_version": plan.target.version,
+        "plan_token": plan.token,
+        "can_apply": not plan.blocking,
+        "counts": remap.count(plan.steps),
+        "capabilities": {"added": plan.added_capabilities, "removed": plan.removed_capabilities},
+        "warnings": plan.warnings,
+        "schedules": [
+            {
+                "schedule_id": str(step.schedule.id),
+                "name": step.schedule.name or None,
+                "enabled": step.schedule.enabled,
+                "next_run_at": rfc3339(
+                    queries.next_slot_of(
+                        plan.schedules[step.schedule.id], after=now, install_enabled=plan.install.is_enabled
+                    )
+                ),
+                "calls": str(step.schedule),
+                "will_call": str(step.target) if step.target else None,
+                "endpoint_id": str(step.target.id) if step.target else None,
+                "fate": step.fate,
+                "change": step.change,
+                "reason": step.reason or None,
+                "suggestions": [
+                    {"endpoint": str(suggestion.endpoint), "ground": suggestion.ground}
+                    for suggestion in step.suggestions
+                ],
+            }
+            for step in plan.steps
+        ],
+    }
+
+
+def render_upgrade(plan: upgrades.UpgradePlan) -> dict[str, Any]:
+    """What an upgrade has done."""
+    off = {remap.Change.DISABLE, remap.Change.DETACH}
+    return {
+        "success": True,
+        "installId": str(plan.install.id),
+        "previousVersion": plan.source.version,
+        "version": plan.target.version,
+        "counts": remap.count(plan.steps),
+        "disabledScheduleIds": [str(step.schedule.id) for step in plan.steps if step.change in off],
+        "enabledScheduleIds": [str(step.schedule.id) for step in plan.steps if step.change is remap.Change.ENABLE],
+    }
+
+
+def render_kill_switch(switch: KillSwitch) -> dict[str, Any]:
+    """A kill switch as operators see it."""
+    return {
+        "id": str(switch.id),
+        "scope": switch.scope,
+        "target": switch.target,
+        "target_id": None if switch.target_id == EVERYTHING else str(switch.target_id),
+        "reason": switch.reason,
+        "actor": switch.actor,
+        "created_at": rfc3339(switch.created_at),
     }

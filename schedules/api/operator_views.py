@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from schedules import (
+    kill_switches,
     metrics,  # noqa: F401 - declares what is counted
     status,
 )
@@ -107,6 +108,7 @@ def status_view(request: HttpRequest) -> HttpResponse:
             "comparison": comparison,
             "checks": dict(status.check_readiness().checks),
             "passes": status.check_passes(),
+            "kill_switches": [answers.render_kill_switch(switch) for switch in kill_switches.standing()],
         }
     )
 

@@ -24,9 +24,11 @@ from schedules.api.fields import (
     TextField,
 )
 from schedules.models import (
+    MAX_KILL_REASON_LENGTH,
     MAX_NAME_LENGTH,
     MAX_PATH_LENGTH,
     MAX_TARGET_LENGTH,
+    KillScope,
     NotificationEvent,
     NotificationKind,
     Role,
@@ -303,6 +305,66 @@ class VersionPut(StrictSerializer):
             "capabilities": ["cap:scheduler.manage"],
             "api": {"endpoints": [{"method": "POST", "path": "/api/heartbeat", "handler": "dist/main"}]},
         },
+    }
+
+
+class KillSwitchEngage(StrictSerializer):
+    """The body of a kill switch."""
+
+    scope = serializers.ChoiceField(choices=KillScope.choices)
+    target = TextField(
+        required=False,
+        default="",
+        max_length=512,
+        help_text=(
+            "A tenant's id; an extension's registry id or slug; a version's id or `publisher.name@version`. "
+            "Nothing for the whole platform."
+        ),
+    )
+    reason = TextField(max_length=MAX_KILL_REASON_LENGTH, help_text="Shown to everybody who wonders.")
+
+    example = {"scope": "extension", "target": "acme.reports", "reason": "it floods a partner"}
+
+
+class UpgradePreview(StrictSerializer):
+    """The body of the question what an upgrade would do."""
+
+    version = TextField(max_length=64, help_text="The version to take, later or earlier than the installed one.")
+
+    example = {"version": "2.0.0"}
+
+
+class Upgrade(StrictSerializer):
+    """The body of an upgrade, and of the way back. Its members are spelt as its callers know them."""
+
+    registryId = TextField(  # noqa: N815 - the contract's
+        max_length=320, help_text="The extension: its registry id, its slug `publisher.name`, or the id of the install."
+    )
+    version = TextField(max_length=64)
+    disableMissingSchedules = FlagField(  # noqa: N815
+        required=False,
+        default=False,
+        help_text="Disable the schedules that have nowhere to go, instead of refusing the upgrade.",
+    )
+    planToken = TextField(  # noqa: N815
+        required=False,
+        allow_null=True,
+        default=None,
+        max_length=128,
+        help_text="The `plan_token` of the plan that was shown: nothing is done if the plan would be another one now.",
+    )
+    remap = serializers.DictField(
+        child=TextField(max_length=MAX_PATH_LENGTH + 16),
+        required=False,
+        default=dict,
+        help_text="Where schedules are to go: by `METHOD /path` of what they call, or by their id.",
+    )
+
+    example = {
+        "registryId": "acme.reports",
+        "version": "2.0.0",
+        "remap": {"POST /api/heartbeat": "POST /api/v2/heartbeat"},
+        "disableMissingSchedules": True,
     }
 
 

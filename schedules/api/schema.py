@@ -34,7 +34,8 @@ from schedules.api.fields import StrictSerializer
 _View = TypeVar("_View", bound=Callable[..., Any])
 _Answer = type[shapes.Shape] | None
 
-SCHEDULES, RUNS, TENANT, HOST, REGISTRY = "Schedules", "Runs", "Tenant", "Host API", "Registry API"
+SCHEDULES, RUNS, TENANT, OPERATORS = "Schedules", "Runs", "Tenant", "Operators"
+HOST, REGISTRY = "Host API", "Registry API"
 
 _IN_PATH: Final = {
     "extension_ref": (
@@ -45,6 +46,7 @@ _IN_PATH: Final = {
     "run_id": (OpenApiTypes.UUID, "The run: its invocation id."),
     "channel_id": (OpenApiTypes.UUID, "The notification channel."),
     "key_id": (OpenApiTypes.UUID, "The API key."),
+    "switch_id": (OpenApiTypes.UUID, "The kill switch."),
     "install_id": (OpenApiTypes.UUID, "The install on whose behalf the runner calls."),
     "tenant_id": (OpenApiTypes.UUID, "The tenant, as the platform numbers it."),
     "registry_id": (OpenApiTypes.UUID, "The extension, as the platform numbers it."),
@@ -75,6 +77,7 @@ _LINKS: Final = {
     "run_now": ("run_id", ["get_run", "cancel_run", "replay_run"]),
     "replay_run": ("run_id", ["get_run", "cancel_run"]),
     "create_notification_channel": ("channel_id", ["update_notification_channel", "delete_notification_channel"]),
+    "engage_kill_switch": ("switch_id", ["release_kill_switch"]),
     "create_api_key": ("key_id", ["revoke_api_key"]),
 }
 
@@ -105,15 +108,17 @@ def operation(
     status: int | Sequence[int] = 200,
     request: Any = None,
     parameters: Sequence[Any] = (),
-    refuses: Iterable[int] = (),
+    refuses: Iterable[int] | Mapping[int, _Answer] = (),
     etag: bool = False,
 ) -> Callable[[_View], _View]:
     """Describe one method of a view of the admin or the registry API.
 
     ``name`` is the operation id; ``answer`` the shape of what is answered with each ``status``, None for no body, see
-    `page_of` for lists; ``refuses`` are the error statuses beside those that every operation has.
+    `page_of` for lists; ``refuses`` are the error statuses beside those that every operation has; a mapping names
+    the shape of those with a body of their own.
     """
     statuses = [status] if isinstance(status, int) else list(status)
+    own = refuses if isinstance(refuses, Mapping) else {}
     expected = {*_EVERYWHERE, *refuses} | ({413, 415} if request is not None else set())
     if tag in {SCHEDULES, RUNS}:
         expected.add(409)  # the address may mean several installs, where the caller works in several tenants
@@ -127,7 +132,8 @@ def operation(
         parameters=[*parameters, *headers],
         responses=dict.fromkeys(statuses, _answer(answer))
         | _LONG_ADDRESS
-        | {code: _error(code) for code in sorted(expected)},
+        | {code: _error(code) for code in sorted(expected)}
+        | {code: _answer(shape) for code, shape in own.items() if shape is not None},
     )
 
 
@@ -274,6 +280,8 @@ def finish(result: dict[str, Any], **_: Any) -> dict[str, Any]:
                 described["security"] = [{"RegistryToken": []}]
             elif address.startswith("/api/internal/"):
                 described["security"] = [{"RunnerToken": []}]
+            elif address.startswith("/api/kill-switches"):
+                described["security"] = [{"cookieAuth": []} if method == "get" else {"cookieAuth": [], "CsrfToken": []}]
             elif method != "get":
                 described["security"] = [{"ApiKey": []}, {"cookieAuth": [], "CsrfToken": []}]
     return result
@@ -293,7 +301,11 @@ def _link(described: dict[str, Any]) -> None:
 
 def _share_errors(responses: dict[str, Any], shared: dict[str, Any], *, prefix: str) -> None:
     """Say once what all operations mean by an error's status."""
+    # One with a body of its own is nobody else's.
+    common = ("schemas/Error", "schemas/HostError", "'description': 'The address is longer")
     for status in [status for status in responses if status >= "400"]:
+        if not any(mark in str(responses[status]) for mark in common):
+            continue
         name = f"{prefix}Error{status}"
         shared[name] = responses[status]
         responses[status] = {"$ref": f"#/components/responses/{name}"}

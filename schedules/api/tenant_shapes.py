@@ -27,6 +27,15 @@ class Tenant(shapes.Shape):
     }
 
 
+class Stop(shapes.Shape):
+    """What an operator has stopped, and why: no run begins until it is released."""
+
+    since = shapes.moment()
+    reason = shapes.words()
+
+    example = {"since": "2026-11-21T09:00:00Z", "reason": "it floods a partner"}
+
+
 class Install(shapes.Shape):
     """An extension that the tenant has installed."""
 
@@ -36,6 +45,7 @@ class Install(shapes.Shape):
     name = shapes.words("With the publisher in front of it, and a dot between them, its slug.")
     version = shapes.words("The version that runs.")
     is_enabled = serializers.BooleanField()
+    stopped = Stop(allow_null=True, help_text="Null where no operator has stopped it.")
     granted_caps = serializers.ListField(child=serializers.CharField())
     created_at = shapes.moment()
 
@@ -46,6 +56,7 @@ class Install(shapes.Shape):
         "name": "reports",
         "version": "1.4.0",
         "is_enabled": True,
+        "stopped": None,
         "granted_caps": ["cap:scheduler.manage"],
         "created_at": "2026-03-01T09:00:00Z",
     }

@@ -9,7 +9,7 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from schedules import api_keys, installs, notifications, payloads, stats
+from schedules import api_keys, installs, kill_switches, notifications, payloads, stats
 from schedules.api import answers, requests, shapes, tenant_shapes
 from schedules.api.authentication import Caller
 from schedules.api.base import TenantView, page_answer
@@ -73,7 +73,12 @@ class ExtensionsView(TenantView):
         """List the installed extensions, the oldest install first."""
         rows = ExtensionInstall.objects.filter(tenant=self.tenant(request)).select_related("extension", "version")
         rows = rows.defer("config", "secret_envelope", "version__manifest")
-        return page_answer(self, request, rows, orders=requests.INSTALL_ORDERS, render=answers.render_install)
+        switches = kill_switches.standing()
+
+        def render(install: ExtensionInstall) -> dict[str, Any]:
+            return answers.render_install(install, stop=kill_switches.find_among(switches, install))
+
+        return page_answer(self, request, rows, orders=requests.INSTALL_ORDERS, render=render)
 
 
 class AuditEventsView(TenantView):

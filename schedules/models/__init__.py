@@ -14,6 +14,7 @@ from schedules.models.choices import (
     UNFINISHED_STATUSES,
     CatchUpPolicy,
     HttpMethod,
+    KillScope,
     NotificationEvent,
     NotificationKind,
     OverlapPolicy,
@@ -22,6 +23,7 @@ from schedules.models.choices import (
     SyncState,
     Trigger,
 )
+from schedules.models.kill_switches import EVERYTHING, MAX_KILL_REASON_LENGTH, KillSwitch
 from schedules.models.notifications import Notification, NotificationChannel
 from schedules.models.registry import (
     ApiEndpoint,
@@ -44,6 +46,8 @@ from schedules.models.trail import (
 )
 
 __all__ = [
+    "EVERYTHING",
+    "MAX_KILL_REASON_LENGTH",
     "MAX_NAME_LENGTH",
     "MAX_PATH_LENGTH",
     "MAX_TARGET_LENGTH",
@@ -59,6 +63,8 @@ __all__ = [
     "ExtensionVersion",
     "HttpMethod",
     "IdempotencyRecord",
+    "KillScope",
+    "KillSwitch",
     "MirrorRemoval",
     "Notification",
     "NotificationChannel",

@@ -100,3 +100,12 @@ class NotificationEvent(models.TextChoices):
     RECOVERY = "recovery"
     AUTO_PAUSE = "auto_pause"
     MISSED = "missed"
+
+
+class KillScope(models.TextChoices):
+    """What a kill switch stops."""
+
+    PLATFORM = "platform", "the whole platform"
+    TENANT = "tenant", "tenant"
+    EXTENSION = "extension", "extension"
+    VERSION = "version", "version"

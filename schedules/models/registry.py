@@ -23,6 +23,9 @@ class Tenant(models.Model):
     keep_other_days = models.PositiveSmallIntegerField(
         db_default=90, default=90, help_text="How long all other runs are kept."
     )
+    deleted_at = models.DateTimeField(
+        null=True, editable=False, help_text="Since when it is being deleted; its history goes last."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -117,6 +120,9 @@ class ExtensionVersion(models.Model):
     content_hash = models.CharField(max_length=128)
     manifest = models.JSONField()
     capabilities = models.JSONField(default=list)
+    endpoints_read_at = models.DateTimeField(
+        null=True, editable=False, help_text="When its endpoints were read from the manifest; null if never."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

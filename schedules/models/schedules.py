@@ -42,6 +42,11 @@ class Schedule(models.Model):
     timezone = models.CharField(max_length=64)
     enabled = models.BooleanField(default=True)
     disabled_reason = models.CharField(max_length=256, blank=True)
+    disabled_at_revision = models.PositiveIntegerField(
+        null=True,
+        editable=False,
+        help_text="The revision at which an upgrade disabled it; while it is the current one, the way back enables it.",
+    )
     payload = models.JSONField(null=True, blank=True)
     overlap_policy = models.CharField(
         max_length=16, choices=OverlapPolicy.choices, default=OverlapPolicy.SKIP, db_default=OverlapPolicy.SKIP

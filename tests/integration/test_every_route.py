@@ -44,6 +44,14 @@ CASES = {
     "run": [("GET", None, READ)],
     "cancel-run": [("POST", {}, write(202))],
     "replay-run": [("POST", {}, write(409))],
+    "upgrade-preview": [("POST", {"version": "1.0.0"}, READ)],
+    "upgrade": [("POST", {"registryId": "{install}", "version": "1.0.0"}, write(200))],
+    # No key of a tenant opens what is about the platform.
+    "kill-switches": [
+        ("GET", None, {"owner": 403, "viewer": 403, "other": 403, "nobody": 401}),
+        ("POST", {"scope": "platform", "reason": "x"}, {"owner": 403, "viewer": 403, "other": 403, "nobody": 401}),
+    ],
+    "kill-switch": [("DELETE", None, {"owner": 403, "viewer": 403, "other": 403, "nobody": 401})],
     "tenant": [("GET", None, own(200, viewer=200)), ("PATCH", {"keep_other_days": 9}, own(200, viewer=403))],
     "extensions": [("GET", None, own(200, viewer=200))],
     "audit-events": [("GET", None, own(200, viewer=200))],
@@ -125,6 +133,7 @@ def scene(world, other_world):
         "tenant_id": world.tenant_id,
         "registry_id": world.registry_id,
         "version": "1.0.0",
+        "switch_id": uuid.uuid4(),
     }
 
 
@@ -144,6 +153,7 @@ def ask(world, other_world, scene, name, method, body, caller):
     arguments = {argument: scene[argument] for argument in pattern.pattern.converters}
     address = reverse(name, kwargs=arguments) if name else "/"
     text = json.dumps(body).replace("{path}", f"POST {world.path}").replace("{publisher}", world.publisher)
+    text = text.replace("{install}", str(world.install_id))
     return Client(raise_request_exception=False).generic(
         method,
         address,
@@ -180,7 +190,9 @@ def test_what_a_route_does_not_offer_is_405(world, other_world, scene, name):
         answer = ask(
             world, other_world, scene, name, method, {}, "registry" if name.startswith("registry") else "owner"
         )
-        assert answer.status_code in ({405, 302} if name == "" else {405, 401}), (method, answer.content)
+        # Who may do nothing at an address is not told what others may.
+        otherwise = {"": 302, "kill-switches": 403, "kill-switch": 403}.get(name, 401)
+        assert answer.status_code in {405, otherwise}, (method, answer.content)
 
 
 @pytest.fixture
