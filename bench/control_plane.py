@@ -22,16 +22,18 @@ from typing import Any, Final
 
 from bench import stage
 from bench.report import Figure, percentile
+from bench.sizes import SIZES
 from scheduler_project import embedded
 
 CALLERS: Final = 8
-CALLS_OF_EACH: Final = 40
+CALLS_OF_EACH: Final = SIZES.calls_of_each
 LISTED: Final = 50
 LIMIT_MS: Final = 50.0
 MIRRORED_LIMIT_MS: Final = 1000.0
 SETTLING_SECONDS: Final = 20.0
 TOKEN: Final = "bench-runner-token"  # noqa: S105 - of a throw-away server
 NAME: Final = "control plane"
+ABOUT: Final = "todo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +110,12 @@ def run() -> list[Figure]:
         environment = {**limits, "RUNNER_SERVICE_TOKEN": TOKEN}
         healthy: dict[tuple[str, int], Taken] = {}
         away: dict[tuple[str, int], Taken] = {}
-        with stage.web(**environment) as port, stage.web(**environment, TEMPORAL_ADDRESS=_nowhere()) as other_port:
+        with stage.web(**environment) as web, stage.web(**environment, TEMPORAL_ADDRESS=_nowhere()) as other:
             for callers in (1, CALLERS):
-                healthy |= _measure_operations(port, installs[:callers])
-            mirrored = asyncio.run(_until_mirrored(port, installs[0]))
+                healthy |= _measure_operations(web.port, installs[:callers])
+            mirrored = asyncio.run(_until_mirrored(web.port, installs[0]))
             for callers in (1, CALLERS):
-                away |= _measure_operations(other_port, installs[:callers], settles=False)
+                away |= _measure_operations(other.port, installs[:callers], settles=False)
         raw = {callers: asyncio.run(_raw_creates(callers)) for callers in (1, CALLERS)}
     p95 = percentile(mirrored, 95)
     print(f"create until its mirror is there: p50 {percentile(mirrored, 50):.0f} ms, p95 {p95:.0f} ms", file=sys.stderr)
