@@ -93,9 +93,11 @@ def compared(
     ]
 
 
-def alone(scenario: str, name: str, unit: str, repeats: Sequence[float], meaning: str = "") -> Figure:
-    """One side's repeats that have nothing to be held against."""
-    return Figure(scenario, name, statistics.median(repeats), None, unit, meaning, spread=_spread(repeats))
+def alone(
+    scenario: str, name: str, unit: str, repeats: Sequence[float], meaning: str = "", *, against: float | None = None
+) -> Figure:
+    """One side's repeats, held against nothing or against a limit."""
+    return Figure(scenario, name, statistics.median(repeats), against, unit, meaning, spread=_spread(repeats))
 
 
 def as_json(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:

@@ -6,8 +6,8 @@ import importlib
 import signal
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Final
 
@@ -33,36 +33,41 @@ def run(name: str) -> Outcome:
     """One scenario's outcome: its figures, or why there are none."""
     about = str(importlib.import_module(SCENARIOS[name]).ABOUT)
     began = time.monotonic()
-    figures: list[Figure] = []
-    failure = ""
     # A process of its own for each: Django is set up once in a process, and every scenario has its own database.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        try:
-            figures = process.submit(_measure, name).result(MAX_SECONDS)
-        except TimeoutError:
-            failure = f"it was not done after {MAX_SECONDS:g} s"
-            _wind_up()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on and the exit status tells
-            first_line = str(error).partition("\n")[0]
-            failure = f"it ended with {type(error).__name__}: {first_line}"
-            traceback.print_exc()
+    context = get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(SCENARIOS[name], sending))
+    process.start()
+    sending.close()
+    figures, failure = _received(receiving)
+    if failure:
+        process.terminate()
+    process.join(WIND_UP_SECONDS)
+    if process.is_alive():
+        process.kill()
     return Outcome(name, about, time.monotonic() - began, figures, failure)
 
 
-def _measure(name: str) -> list[Figure]:
+def _received(receiving: Connection) -> tuple[list[Figure], str]:
+    if not receiving.poll(MAX_SECONDS):
+        return [], f"it was not done after {MAX_SECONDS:g} s"
+    try:
+        received: tuple[list[Figure], str] = receiving.recv()
+    except EOFError:
+        return [], "its process ended without a word"
+    return received
+
+
+def _measure(module: str, sending: Connection) -> None:
     signal.signal(signal.SIGTERM, _raise_exit)
-    figures: list[Figure] = importlib.import_module(SCENARIOS[name]).run()
-    return figures
+    try:
+        sending.send((importlib.import_module(module).run(), ""))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on and the exit status tells
+        traceback.print_exc()
+        first_line = str(error).partition("\n")[0]
+        sending.send(([], f"it ended with {type(error).__name__}: {first_line}"))
 
 
 def _raise_exit(_number: int, _frame: FrameType | None) -> None:
     """End as an exception does, so that the processes which a scenario has started are ended, too."""
     raise SystemExit(1)
-
-
-def _wind_up() -> None:
-    for child in active_children():
-        child.terminate()
-        child.join(WIND_UP_SECONDS)
-        if child.is_alive():
-            child.kill()
