@@ -25,7 +25,7 @@ ARMING_SECONDS: Final = 8
 LATE_SECONDS: Final = 30.0
 # How long the last burst is waited for; those before it have longer. The longest wait is that of a Celery task that a
 # dead worker had: it comes back after its visibility timeout.
-PATIENCE_SECONDS: Final = 80.0
+PATIENCE_SECONDS: Final = 60.0
 # From one burst to the next.
 ROUND_SECONDS: Final = 60
 NAME: Final = f"killed in a burst of {SIZES.killed}"

@@ -109,5 +109,6 @@ def _bars(numbers: Numbers, wanted: Sequence[tuple[str, str, str]], label: str) 
 
 
 def _group_label(scenario: str, name: str) -> str:
-    words = scenario.replace("_", " ").split()
+    """A group's name below it: "burst of 300", and which figure."""
+    words = scenario.replace("killed_in_a_burst", "killed").replace("_", " ").split()
     return " ".join(words[:3]) + "\n" + name.replace("_", " ")

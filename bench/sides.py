@@ -79,8 +79,8 @@ class Side(Protocol):
     def wait_for_records(self, due: datetime) -> None:
         """Return once every run of an instant is recorded, where the side records any."""
 
-    def clear(self) -> None:
-        """Take away what `prepare` made."""
+    def disarm(self) -> None:
+        """Undo what `arm` did last."""
 
     def prepare_flow(self, count: int) -> None:
         """Make what the runs of a flow need to be there."""
@@ -167,13 +167,8 @@ class Ours:
         runs = ScheduleRun.objects.filter(schedule_id__in=ids, slot=due, status=RunStatus.SUCCEEDED)
         _wait_for(lambda: runs.count() >= len(ids), "not every run was recorded as succeeded")
 
-    def clear(self) -> None:
-        """Delete the tenant, mirrors included."""
-        from schedules import background, installs
-        from schedules.audit import Actor, Source
-
-        installs.delete_tenant(tenant_id=self._seeded[0][0], actor=Actor(Source.COMMAND, "bench"))
-        background.finish_background_work(timeout_seconds=60)
+    def disarm(self) -> None:
+        """Nothing: they are next due in a day."""
 
     def prepare_flow(self, count: int) -> None:
         """Schedules, and rows of queued runs as a run-now leaves them."""
@@ -289,17 +284,8 @@ class Bare:
     def wait_for_records(self, due: datetime) -> None:
         """Nothing is recorded."""
 
-    def clear(self) -> None:
-        """Delete the schedules."""
-        asyncio.run(self._delete())
-
-    async def _delete(self) -> None:
-        client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-
-        async def delete(number: int) -> None:
-            await client.get_schedule_handle(f"{self._prefix}-{number}").delete()
-
-        await each(delete, self._count, at_once=AT_ONCE)
+    def disarm(self) -> None:
+        """Nothing: they are next due in a day."""
 
     def prepare_flow(self, count: int) -> None:
         """Nothing but to know how many."""
@@ -364,8 +350,7 @@ class CelerySide:
 
     def arm(self, due: datetime) -> None:
         """The round's schedules; those of the round before are disabled."""
-        if self._prefix:
-            self._celery.door.ask("drop", prefix=self._prefix)
+        self.disarm()
         self._prefix = uuid.uuid4().hex
         self._celery.door.ask("schedule", prefix=self._prefix, count=self._count, due=due.timestamp())
 
@@ -379,9 +364,10 @@ class CelerySide:
             lambda: self._celery.door.ask("recorded", prefix=self._prefix) >= self._count, "not every call has its row"
         )
 
-    def clear(self) -> None:
+    def disarm(self) -> None:
         """Disable the last round's schedules."""
-        self._celery.door.ask("drop", prefix=self._prefix)
+        if self._prefix:
+            self._celery.door.ask("drop", prefix=self._prefix)
 
     def prepare_flow(self, count: int) -> None:
         """Nothing but names."""

@@ -87,8 +87,13 @@ def timetable(names: Sequence[str], *, rounds: int, spacing_seconds: int) -> lis
 
 def next_minute(*, lead_seconds: float) -> datetime:
     """The next full minute that leaves so much time before it."""
-    ready = datetime.now(UTC) + timedelta(seconds=lead_seconds)
-    return ready.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    return full_minute(datetime.now(UTC) + timedelta(seconds=lead_seconds))
+
+
+def full_minute(moment: datetime) -> datetime:
+    """The first full minute at or after an instant."""
+    begun = moment.replace(second=0, microsecond=0)
+    return begun if begun == moment else begun + timedelta(minutes=1)
 
 
 def wait_until(moment: datetime) -> None:
