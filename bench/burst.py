@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -98,14 +99,13 @@ def _burst(port: int, side: Side, due: datetime, count: int) -> Taken | None:
 
 
 def _figures(scenario: str, taken: Sequence[tuple[str, Taken | None]]) -> list[Figure]:
-    """The figures of the turns that began from rest, and how many did not."""
-    whole = [(name, one) for name, one in taken if one is not None]
-    if missing := {name for name, _ in taken} - {name for name, _ in whole}:
-        raise RuntimeError(f"{', '.join(missing)} never began from rest; this machine is too slow or too busy")
-    found = turns.figures(scenario, turns.by_side(whole))
-    if left_out := len(taken) - len(whole):
-        found.append(Figure(scenario, "turns left out", left_out, None, "turns", "the turn before took too long"))
-    return found
+    """The figures of the turns that began from rest, and whose did not."""
+    found = turns.figures(scenario, turns.by_side([(name, one) for name, one in taken if one is not None]))
+    left_out = Counter(name for name, one in taken if one is None)
+    why = "the turn before took too long"
+    return found + [
+        Figure(scenario, f"turns of {name} left out", left_out[name], None, "turns", why) for name in left_out
+    ]
 
 
 def _lateness(arrivals: Sequence[dict[str, float]], due: datetime) -> list[float]:
