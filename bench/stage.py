@@ -111,6 +111,7 @@ def web(**environment: str) -> Iterator[Web]:
     port = embedded.free_port()
     command = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
     command += ["--worker-class", "gthread", "--workers", "4", "--threads", "8"]
+    command += ["--log-level", "warning"]
     with processes.running(command, **environment) as managed:
         embedded.wait_for_port(port, patience_seconds=30)
         yield Web(port, managed.pid)
