@@ -30,7 +30,7 @@ class Sizes:
 FULL: Final = Sizes(
     rounds=3,
     bursts=(300, 1000),
-    flow=500,
+    flow=400,
     killed=300,
     kill_rounds=3,
     calls_of_each=20,
@@ -41,7 +41,7 @@ FULL: Final = Sizes(
     requests=60,
     expressions=3000,
     idle_schedules=(100, 1_000, 10_000),
-    idle_seconds=30.0,
+    idle_seconds=20.0,
 )
 # Too small to say anything of speed; it shows that every scenario still runs.
 SMALL: Final = Sizes(
