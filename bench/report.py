@@ -75,8 +75,10 @@ def compared(
     sides: Mapping[str, Sequence[float]],
     wanted: Mapping[str, str],
 ) -> list[Figure]:
-    """The first side's repeats beside each other side's: medians with their spread."""
+    """The first side's repeats beside each other side's, where there are others: medians with their spread."""
     (_, ours), *others = sides.items()
+    if not others:
+        return [alone(scenario, name, unit, ours)]
     return [
         Figure(
             scenario,

@@ -23,6 +23,11 @@ def test_sides_are_compared_by_their_medians_and_keep_their_spread():
     assert (figure.beside, figure.meaning) == ("bare", "more is better")
 
 
+def test_a_side_that_has_none_beside_it_keeps_its_figure():
+    (figure,) = compared("burst", "rate", "runs/s", {"ours": [4, 1, 2]}, {})
+    assert (figure.measured, figure.against, figure.ratio) == (2, None, None)
+
+
 def test_nothing_is_divided_by_nothing():
     assert Figure("kill", "calls lost", 3, 0, "calls", "").ratio is None
 
