@@ -1,6 +1,7 @@
 # Each target is a command that also works by hand. All of them install what is missing into .venv first.
 PYTHON := $(CURDIR)/.venv/bin/python
 INSTALLED := .venv/.installed
+CELERY_INSTALLED := var/celery-venv/.installed
 
 .PHONY: demo test check bench time-differential openapi lock format
 
@@ -19,7 +20,8 @@ check: $(INSTALLED)
 	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) manage.py openapi --check docs/openapi.json
 	DJANGO_SECRET_KEY=$$($(PYTHON) -c "import secrets; print(secrets.token_urlsafe(64))") $(PYTHON) manage.py check --deploy --fail-level WARNING
 
-bench: $(INSTALLED)
+# QUICK=1 takes small sizes and leaves docs/ alone.
+bench: $(INSTALLED) $(CELERY_INSTALLED)
 	$(PYTHON) -m bench
 
 # Compares the engine's fires with our slots in every IANA zone; `make test` does so in some forty.
@@ -38,7 +40,13 @@ openapi: $(INSTALLED)
 lock:
 	uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml --output-file requirements/production.lock
 	uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command "make lock" --all-extras --group dev pyproject.toml --output-file requirements/development.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command "make lock" --group celery-side --output-file requirements/celery-side.lock
 
 $(INSTALLED): requirements/development.lock
 	sh deploy/install.sh .venv requirements/development.lock
+	@touch $@
+
+$(CELERY_INSTALLED): requirements/celery-side.lock
+	@mkdir -p var
+	sh deploy/install.sh var/celery-venv requirements/celery-side.lock
 	@touch $@

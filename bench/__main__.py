@@ -1,41 +1,57 @@
-"""``make bench``: run every scenario and print one table of ratios."""
+"""``make bench``: run every scenario and hand on what they measured.
+
+A whole call writes docs/benchmarks/. One with ``QUICK=1``, or of the scenarios that its command line names, writes
+var/benchmarks/ instead, so that the committed figures are always those of one whole call.
+"""
 
 from __future__ import annotations
 
-import platform
+import json
+import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
 
-from bench import control_plane, cron_meaning, million_runs, run_path, waiting_calls
-from bench.report import Figure, render_table
+from bench import plots, scenarios, sizes, surroundings
+from bench.report import Outcome, as_json, render_page
+from scheduler_project import embedded
 
-SCENARIOS = {
-    "cron meaning": cron_meaning.run,
-    "run path": run_path.run,
-    "control plane": control_plane.run,
-    "million runs": million_runs.run,
-    "waiting calls": waiting_calls.run,
-}
+COMMITTED_DIRECTORY: Final = embedded.PROJECT_ROOT / "docs" / "benchmarks"
+QUICK_AT_ONCE: Final = 3
+OTHER_DIRECTORY: Final = embedded.VAR_DIRECTORY / "benchmarks"
 
 
 def main() -> int:
-    """Run the scenarios that the command line names, or all of them."""
-    wanted = sys.argv[1:] or list(SCENARIOS)
-    if unknown := [name for name in wanted if name not in SCENARIOS]:
-        print(f"Unknown scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
+    """Run the scenarios that the command line names, or all of them; 1 if any has no figures."""
+    wanted = sys.argv[1:] or list(scenarios.SCENARIOS)
+    if unknown := [name for name in wanted if name not in scenarios.SCENARIOS]:
+        print(f"Unknown scenario {unknown[0]!r}; there are: {', '.join(scenarios.SCENARIOS)}", file=sys.stderr)
         return 2
-    figures: list[Figure] = []
-    for name in wanted:
-        print(f"Running {name} …", file=sys.stderr, flush=True)
-        # A process of its own for each: Django is set up once in a process, and every scenario has its own database.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            figures += process.submit(SCENARIOS[name]).result()
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("django", "temporalio", "psycopg", "httpx"))
-    print(f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {packages}\n")
-    print(render_table(figures))
-    return 0
+    is_whole = not sys.argv[1:] and not sizes.is_quick()
+    # Small sizes compare nothing, so their scenarios may stand in each other's way.
+    with ThreadPoolExecutor(QUICK_AT_ONCE if sizes.is_quick() else 1) as threads:
+        outcomes = list(threads.map(_run, wanted))
+    print(_write(outcomes, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY))
+    for outcome in outcomes:
+        print(f"{outcome.name}: {outcome.failure or f'{outcome.seconds:.0f} s'}", file=sys.stderr)
+    return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+def _run(name: str) -> Outcome:
+    print(f"Running {name} …", file=sys.stderr, flush=True)
+    return scenarios.run(name)
+
+
+def _write(outcomes: list[Outcome], directory: Path) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
+    numbers = as_json(outcomes)
+    drawn = plots.draw(numbers, directory)
+    page = render_page(outcomes, surroundings.look_around(quick=sizes.is_quick()), plots=drawn)
+    (directory / "latest.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    (directory / "latest.md").write_text(page)
+    print(f"Written to {os.path.relpath(directory)}", file=sys.stderr)
+    return page
 
 
 if __name__ == "__main__":

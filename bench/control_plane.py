@@ -1,12 +1,14 @@
 """What callers of the APIs wait for: schedules created, updated, listed and deleted through the host API over HTTP.
 
 Each figure is taken with one caller and with eight, each of them an install of its own, against one web process as a
-deployment runs it. The limit to compare with is the engine's own ``create_schedule``, called by as many callers.
+deployment runs it. The limit to compare with is the engine's own ``create_schedule``, called by as many callers; the
+usual alternative is a row of django-celery-beat, written by the ORM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -14,24 +16,43 @@ import random
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from bench import stage
-from bench.report import Figure, percentile
+from bench import celery_stage, sides, sink, stage, turns
+from bench.celery_stage import CeleryStage
+from bench.report import Figure, alone, compared, percentile
+from bench.sizes import SIZES
+from bench.stage import Stage
 from scheduler_project import embedded
 
 CALLERS: Final = 8
-CALLS_OF_EACH: Final = 40
+CALLS_OF_EACH: Final = SIZES.calls_of_each
 LISTED: Final = 50
 LIMIT_MS: Final = 50.0
 MIRRORED_LIMIT_MS: Final = 1000.0
 SETTLING_SECONDS: Final = 20.0
 TOKEN: Final = "bench-runner-token"  # noqa: S105 - of a throw-away server
 NAME: Final = "control plane"
+ABOUT: Final = f"""
+One caller, and {CALLERS} that pause for nothing, each with {LISTED} schedules of its own; {CALLS_OF_EACH} calls of each
+operation, {SIZES.rounds} times in turns. Callers, web app, PostgreSQL and Temporal share the machine.
+
+- **Ours** is the host API over HTTP, gunicorn with four processes: token, limits, validation, row, audit and generation
+  in one transaction, and the mirror pushed afterwards. With Temporal away, the web app's Temporal refuses connections.
+- **Raw `create_schedule`** is the SDK's call and nothing else: no HTTP, no row, no audit.
+- **Celery** is `PeriodicTask` written and read by the ORM in the caller's own process: no HTTP, no token, no
+  validation of who may do what, no audit, and a schedule is not in force until beat looks.
+
+In force: ours from the answer to a create until Temporal describes the mirror; Celery's from the commit of a schedule
+that is due already until its call arrives.
+"""
+RAW: Final = "raw create_schedule"
+AWAY: Final = "Temporal away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,47 +119,58 @@ class Caller:
         assert len(said["schedules"]) >= LISTED
 
 
+# In this order: what is deleted has to be there.
+OPERATIONS: Final[dict[str, Callable[[Caller], None]]] = {
+    "list": Caller.read,
+    "create": Caller.create,
+    "update": Caller.update,
+    "delete": Caller.delete,
+}
+Repeats = dict[tuple[str, str, int], list[Taken]]
+
+
 def run() -> list[Figure]:
-    """Measure with Temporal at hand, beside the engine's own call, and then with Temporal away."""
+    """Measure in turns: Temporal at hand, away, the engine's own call, and Celery's rows."""
     # The callers are threads of this process: an answer must not wait for another caller's turn to end.
     sys.setswitchinterval(0.0002)
-    with stage.built(call_seconds=0, log_statements=False):
-        installs = [stage.seed_schedules(LISTED)[0][1] for _ in range(CALLERS)]
-        limits = {"SCHEDULER_HOST_API_WRITES_PER_MINUTE": "100000", "SCHEDULER_MAX_PER_INSTALL": "100000"}
-        environment = {**limits, "RUNNER_SERVICE_TOKEN": TOKEN}
-        healthy: dict[tuple[str, int], Taken] = {}
-        away: dict[tuple[str, int], Taken] = {}
-        with stage.web(**environment) as port, stage.web(**environment, TEMPORAL_ADDRESS=_nowhere()) as other_port:
+    repeats: Repeats = defaultdict(list)
+    limits = {"SCHEDULER_HOST_API_WRITES_PER_MINUTE": "100000", "SCHEDULER_MAX_PER_INSTALL": "100000"}
+    environment = {**limits, "RUNNER_SERVICE_TOKEN": TOKEN}
+    with contextlib.ExitStack() as stack:
+        built = stack.enter_context(stage.built(call_seconds=0, log_statements=False))
+        installs, others = ([stage.seed_schedules(LISTED)[0][1] for _ in range(CALLERS)] for _ in range(2))
+        web = stack.enter_context(stage.web(**environment))
+        # Its warnings that Temporal is away are what is asked for.
+        other = stack.enter_context(stage.web(**environment, TEMPORAL_ADDRESS=_nowhere(), LOG_LEVEL="ERROR"))
+        celery = None
+        with contextlib.suppress(celery_stage.PartMissing):
+            celery = stack.enter_context(celery_stage.built(built))
+        for _ in range(SIZES.rounds):
             for callers in (1, CALLERS):
-                healthy |= _measure_operations(port, installs[:callers])
-            mirrored = asyncio.run(_until_mirrored(port, installs[0]))
-            for callers in (1, CALLERS):
-                away |= _measure_operations(other_port, installs[:callers], settles=False)
-        raw = {callers: asyncio.run(_raw_creates(callers)) for callers in (1, CALLERS)}
-    p95 = percentile(mirrored, 95)
-    print(f"create until its mirror is there: p50 {percentile(mirrored, 50):.0f} ms, p95 {p95:.0f} ms", file=sys.stderr)
-    in_force = Figure(NAME, "from a create to its mirror: p95", p95, MIRRORED_LIMIT_MS, "ms", "at most 1 is wanted")
-    return [*_figures(healthy, away, raw), in_force]
+                _measure_operations(repeats, sides.OURS, web.port, installs[:callers])
+                _measure_operations(repeats, AWAY, other.port, others[:callers])
+                repeats[RAW, "create", callers].append(asyncio.run(_raw_creates(callers)))
+                if celery is not None:
+                    _measure_celery(repeats, celery, callers)
+        mirrored = asyncio.run(_until_mirrored(web.port, installs[0]))
+        sent = _until_sent(built, celery) if celery is not None else []
+    return [*_figures(repeats), *_in_force(mirrored, sent), *turns.missing_note(NAME)]
 
 
-def _measure_operations(
-    port: int, installs: Sequence[uuid.UUID], *, settles: bool = True
-) -> dict[tuple[str, int], Taken]:
-    operations: dict[str, Callable[[Caller], None]] = {
-        "list": Caller.read,
-        "create": Caller.create,
-        "update": Caller.update,
-        "delete": Caller.delete,
-    }
-    taken = {}
+def _measure_celery(repeats: Repeats, celery: CeleryStage, callers: int) -> None:
+    for operation in OPERATIONS:
+        said = celery.door.ask("write_schedules", operation=operation, callers=callers, calls=CALLS_OF_EACH)
+        repeats[sides.CELERY, operation, callers].append(Taken(said["milliseconds"], said["per_second"]))
+
+
+def _measure_operations(repeats: Repeats, side: str, port: int, installs: Sequence[uuid.UUID]) -> None:
     callers = [Caller(port, install_id) for install_id in installs]
-    for name, operation in operations.items():
+    for name, operation in OPERATIONS.items():
         for caller in callers:
             caller.warm_up()
-        taken[name, len(callers)] = _measure(operation, callers)
-        if settles:
+        repeats[side, name, len(callers)].append(_measure(operation, callers))
+        if side != AWAY:
             _wait_for_mirrors(installs)
-    return taken
 
 
 def _wait_for_mirrors(installs: Sequence[uuid.UUID]) -> None:
@@ -207,11 +239,11 @@ async def _raw_creates(callers: int) -> Taken:
     from workflows import names
 
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-    numbers, times = count(), []
+    numbers, times, prefix = count(), [], uuid.uuid4().hex
 
     async def one_caller() -> None:
         for _ in range(CALLS_OF_EACH):
-            schedule_id = f"raw-{callers}-{next(numbers)}"
+            schedule_id = f"{prefix}-{next(numbers)}"
             action = ScheduleActionStartWorkflow(names.RUN_SCHEDULE, {}, id=schedule_id, task_queue="nobody")
             at_four = ScheduleCalendarSpec(hour=[ScheduleRange(4)], minute=[ScheduleRange(0)])
             began = time.perf_counter()
@@ -223,24 +255,52 @@ async def _raw_creates(callers: int) -> Taken:
     return Taken(sorted(times), len(times) / (time.perf_counter() - began))
 
 
-def _figures(
-    healthy: dict[tuple[str, int], Taken], away: dict[tuple[str, int], Taken], raw: dict[int, Taken]
-) -> Iterator[Figure]:
-    for (operation, callers), taken in healthy.items():
-        what = f"{operation}, {callers} caller{'s' if callers > 1 else ''}"
-        without = away[operation, callers]
-        print(
-            f"{what}: p50 {taken.p50:.1f} ms, p95 {taken.p95:.1f} ms, {taken.per_second:.0f}/s; "
-            f"with Temporal away p50 {without.p50:.1f} ms, p95 {without.p95:.1f} ms",
-            file=sys.stderr,
-        )
-        yield Figure(NAME, f"{what}: p95", taken.p95, LIMIT_MS, "ms", "at most 1 is wanted")
-        yield Figure(NAME, f"{what}: p95 with Temporal away", without.p95, taken.p95, "ms", "at most 1.2 is wanted")
-    for callers, taken in raw.items():
-        ours = healthy["create", callers]
-        what = f"create, {callers} caller{'s' if callers > 1 else ''}, beside the engine's own"
-        print(f"{what}: p50 {taken.p50:.1f} ms, p95 {taken.p95:.1f} ms, {taken.per_second:.0f}/s", file=sys.stderr)
-        yield Figure(NAME, what, ours.per_second, taken.per_second, "calls/s", "at least 0.7 is wanted")
+def _until_sent(built: Stage, celery: CeleryStage) -> list[float]:
+    """From the commit of a schedule that is due until its call arrives, in milliseconds, ascending."""
+    times = []
+    for number in range(SIZES.beat_changes):
+        # Commits that keep step with beat's looking would all wait equally long.
+        time.sleep(random.uniform(0, 2))
+        sink.read_arrivals(built.sink_port)
+        committed = celery.door.ask("overdue", name=f"force-{number}")
+        (arrival,) = turns.collect(built.sink_port, celery_stage.PATH, 1)
+        times.append((arrival["at"] - committed) * 1000)
+    return sorted(times)
+
+
+def _in_force(mirrored: list[float], sent: list[float]) -> Iterator[Figure]:
+    name = "from a create until it is in force"
+    for percent in (50, 95):
+        measured = percentile(mirrored, percent)
+        if percent == 95:
+            yield Figure(NAME, f"{name}: p95", measured, MIRRORED_LIMIT_MS, "ms", "at most 1 is wanted")
+        if sent:
+            against = percentile(sent, percent)
+            yield Figure(NAME, f"{name}: p{percent}", measured, against, "ms", "", beside=sides.CELERY)
+
+
+def _figures(repeats: Repeats) -> Iterator[Figure]:
+    for operation in OPERATIONS:
+        for callers in (1, CALLERS):
+            yield from _figures_of(repeats, operation, callers)
+
+
+def _figures_of(repeats: Repeats, operation: str, callers: int) -> Iterator[Figure]:
+    what = f"{operation}, {callers} caller{'s' if callers > 1 else ''}"
+    by_side = {side: repeats[side, operation, callers] for side in (sides.OURS, AWAY, RAW, sides.CELERY)}
+
+    def of(read: Callable[[Taken], float], *wanted: str) -> dict[str, list[float]]:
+        return {side: [read(one) for one in by_side[side]] for side in wanted if by_side[side]}
+
+    p95 = of(lambda one: one.p95, sides.OURS)[sides.OURS]
+    yield alone(NAME, f"{what}: p50", "ms", [one.p50 for one in by_side[sides.OURS]])
+    yield alone(NAME, f"{what}: p95", "ms", p95, "at most 1 is wanted", against=LIMIT_MS)
+    away = of(lambda one: one.p95, AWAY, sides.OURS)
+    yield from compared(NAME, f"{what}: p95 with Temporal away", "ms", away, {sides.OURS: "at most 1.2 is wanted"})
+    rates = of(lambda one: one.per_second, sides.OURS, RAW, sides.CELERY)
+    wanted = {RAW: "at least 0.7 is wanted"}
+    yield from compared(NAME, f"{what}: calls per second", "calls/s", rates, wanted)
+    yield from compared(NAME, f"{what}: p95", "ms", of(lambda one: one.p95, sides.OURS, RAW, sides.CELERY), {})
 
 
 def _nowhere() -> str:

@@ -17,13 +17,19 @@ from typing import Any, Final
 
 from bench import stage
 from bench.report import Figure
+from bench.sizes import SIZES
 
-RUNS: Final = 1_000_000
+RUNS: Final = SIZES.runs
 FEW: Final = 1_000
 SCHEDULES: Final = 50
-REQUESTS: Final = 60
+REQUESTS: Final = SIZES.requests
 WRITTEN: Final = 500
 NAME: Final = f"{RUNS:,} runs"
+ABOUT: Final = """
+Lists, statistics and the admin's pages are asked for with few rows of runs and with many, through the real views in one
+process. Then the many are purged; the rate is held against that at which one connection claims and records runs, as a
+worker does, and against one bulk statement that does nothing but insert rows.
+"""
 
 _FILL: Final = """
 INSERT INTO schedules_schedulerun (

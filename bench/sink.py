@@ -18,7 +18,10 @@ _ENVELOPE: Final = json.dumps({"status": 200, "headers": {}, "body_b64": None, "
 
 
 def read_arrivals(port: int) -> list[dict[str, Any]]:
-    """What has arrived since the last look: ``path``, ``at`` (seconds since the epoch) and the run's ``slot`` or id."""
+    """What has arrived since the last look.
+
+    A call's ``path``, when it came (``at``, seconds since the epoch), the run's ``id`` and the idempotency ``key``.
+    """
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/arrivals", timeout=10) as answer:
         arrivals: list[dict[str, Any]] = json.load(answer)
     return arrivals
@@ -41,7 +44,10 @@ class _Sink:
                 if path == "/arrivals":
                     answer, self._arrivals = json.dumps(self._arrivals).encode(), []
                 else:
-                    self._arrivals.append({"path": path, "at": at, "id": _run_id(body)})
+                    key = re.search(rb"x-idempotency-key: *(\S+)", head, re.IGNORECASE)
+                    self._arrivals.append(
+                        {"path": path, "at": at, "id": _run_id(body), "key": key.group(1).decode() if key else ""}
+                    )
                     await asyncio.sleep(self._seconds)
                     answer = _ENVELOPE
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import secrets
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -17,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import psutil
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnection
 
+from bench import processes
+from bench.processes import Managed
 from scheduler_project import embedded
 
 WORKER_CONNECTION_NAME: Final = "bench-worker"
@@ -29,11 +29,17 @@ _STATEMENT: Final = re.compile(r"LOG: +(statement|execute [^:]*): ")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a scenario works with."""
+    """What a scenario works with. ``directory`` goes with it; the database is ``database_url``."""
 
-    worker: psutil.Process
+    worker: Managed
+    temporal: Managed
+    postgres_pid: int
     postgres_log: Path
+    database_url: str
+    temporal_file: Path
+    temporal_port: int
     sink_port: int
+    directory: Path
 
     def statements_of(self, connection_name: str) -> int:
         """How many statements the connections of a process have sent, as the server logged them."""
@@ -51,36 +57,64 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
         postgres = directory / "postgres"
         url = stack.enter_context(embedded.running_postgres(postgres, options=options, adopt=True))
         temporal_port, sink_port = embedded.free_port(), embedded.free_port()
-        database_file = directory / "temporal.db"
-        address = stack.enter_context(embedded.running_temporal(port=temporal_port, database_file=database_file))
-        os.environ |= {
-            "DATABASE_URL": url,
-            "TEMPORAL_ADDRESS": address,
-            "RUNNER_BASE_URL": f"http://127.0.0.1:{sink_port}",
-            "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
-            "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
-            "DJANGO_HTTPS": "false",
-            "DJANGO_ALLOWED_HOSTS": "testserver,127.0.0.1",
-            "EXT_GATEWAY_TIMEOUT_MS": "60000",
-            "SCHEDULER_RUN_NOW_PER_MINUTE": "100000",
-            "LOG_LEVEL": "WARNING",
-        }
+        temporal_file = directory / "temporal.db"
+        command = embedded.temporal_server_command(port=temporal_port, ui_port=None, database_file=temporal_file)
+        temporal = stack.enter_context(processes.running(command, log=os.devnull))
+        embedded.wait_for_port(temporal_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
+        os.environ |= _environment(url=url, temporal_port=temporal_port, sink_port=sink_port)
         _set_up_django()
-        stack.enter_context(process([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
+        stack.enter_context(processes.running([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
         embedded.wait_for_port(sink_port, patience_seconds=10)
-        worker = stack.enter_context(process([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME))
-        yield Stage(worker=psutil.Process(worker.pid), postgres_log=postgres / "log", sink_port=sink_port)
+        worker = stack.enter_context(
+            processes.running([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME)
+        )
+        yield Stage(
+            worker=worker,
+            temporal=temporal,
+            postgres_pid=int((postgres / "postmaster.pid").read_text().split()[0]),
+            postgres_log=postgres / "log",
+            database_url=url,
+            temporal_file=temporal_file,
+            temporal_port=temporal_port,
+            sink_port=sink_port,
+            directory=directory,
+        )
         _close_connections()
 
 
+def _environment(*, url: str, temporal_port: int, sink_port: int) -> dict[str, str]:
+    return {
+        "DATABASE_URL": url,
+        "TEMPORAL_ADDRESS": f"127.0.0.1:{temporal_port}",
+        "RUNNER_BASE_URL": f"http://127.0.0.1:{sink_port}",
+        "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
+        "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
+        "DJANGO_HTTPS": "false",
+        "DJANGO_ALLOWED_HOSTS": "testserver,127.0.0.1",
+        "EXT_GATEWAY_TIMEOUT_MS": "60000",
+        "SCHEDULER_RUN_NOW_PER_MINUTE": "100000",
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A web app that answers."""
+
+    port: int
+    pid: int
+
+
 @contextlib.contextmanager
-def web(**environment: str) -> Iterator[int]:
-    """One web process as a deployment runs it; yields its port."""
+def web(**environment: str) -> Iterator[Web]:
+    """One web process as a deployment runs it."""
     port = embedded.free_port()
     command = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
-    with process([*command, "--worker-class", "gthread", "--workers", "4", "--threads", "8"], **environment):
+    command += ["--worker-class", "gthread", "--workers", "4", "--threads", "8"]
+    command += ["--log-level", "warning"]
+    with processes.running(command, **environment) as managed:
         embedded.wait_for_port(port, patience_seconds=30)
-        yield port
+        yield Web(port, managed.pid)
 
 
 def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
@@ -163,18 +197,3 @@ def _close_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if isinstance(connection, PostgresConnection):
             connection.close_pool()
-
-
-@contextlib.contextmanager
-def process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command beside the scenario and end it afterwards."""
-    process = subprocess.Popen(command, env=os.environ | environment, cwd=embedded.PROJECT_ROOT)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

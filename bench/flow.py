@@ -1,0 +1,124 @@
+"""Runs that are started as fast as they are taken: the rate at saturation, and what each leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from temporalio.client import Client
+
+from bench import celery_stage, sides, sink, stage, turns
+from bench.processes import Meter
+from bench.report import Figure, compared
+from bench.sides import STARTS_AT_ONCE, Side
+from bench.sizes import SIZES
+from bench.stage import Stage
+from bench.turns import Taken
+
+NAME: Final = f"steady flow of {SIZES.flow} runs, {STARTS_AT_ONCE} starts at a time"
+ABOUT: Final = f"""
+Runs are started by hand, {STARTS_AT_ONCE} starts at a time and as fast as each side takes them; lateness counts from
+the request to start a run until its call arrives. The sides take turns, {SIZES.rounds} each. Growth is what the files
+of the databases hold more afterwards; Temporal's is that of the development server's SQLite file. Statements are
+those that the worker sends, counted in PostgreSQL's log in a flow of their own, since such a log takes time. Events
+are those of Temporal's history.
+{sides.WHAT_EACH_DOES}"""
+COUNTED_RUNS: Final = 100
+EXAMINED: Final = 20
+WORKFLOW_TYPES: Final = {sides.OURS: "RunSchedule", sides.BARE: "BareRun"}
+CONNECTION_NAMES: Final = {
+    sides.OURS: stage.WORKER_CONNECTION_NAME,
+    sides.CELERY: celery_stage.WORKER_CONNECTION_NAME,
+}
+
+
+def run() -> list[Figure]:
+    """Measure."""
+    with (
+        stage.built(call_seconds=0, log_statements=False) as built,
+        turns.all_sides(built) as all_sides,
+    ):
+        taken: list[tuple[str, Taken]] = []
+        growth: dict[str, list[float]] = {name: [] for name in all_sides}
+        for number in range(SIZES.rounds):
+            order = list(all_sides) if number % 2 == 0 else list(reversed(all_sides))
+            for name in order:
+                held, flow = _flow(built, all_sides[name], SIZES.flow)
+                taken.append((name, flow))
+                growth[name].append(held)
+        statements = _statements(built, all_sides)
+        events = asyncio.run(_events())
+    found = turns.figures(NAME, turns.by_side(taken))
+    found += compared(NAME, "growth of the databases per run", "bytes", growth, {})
+    found += compared(NAME, "events of history per run", "events", events, {})
+    return [*found, *statements]
+
+
+def _flow(built: Stage, side: Side, count: int) -> tuple[float, Taken]:
+    """Bytes of growth per run, and the rest."""
+    side.prepare_flow(count)
+    sink.read_arrivals(built.sink_port)
+    before = _bytes_held(built)
+    meter = Meter(side.pids())
+    meter.start()
+    asked = side.flow()
+    arrivals = turns.collect(built.sink_port, side.path, count)
+    side.wait_for_flow()
+    turns.settle()
+    usage = meter.stop()
+    late = sorted(arrival["at"] - asked[arrival["id"]] for arrival in arrivals)
+    seconds = max(arrival["at"] for arrival in arrivals) - min(asked.values())
+    taken = Taken(late, count / seconds, usage)
+    turns.say_taken("flow", side.name, taken)
+    return (_bytes_held(built) - before) / count, taken
+
+
+def _bytes_held(built: Stage) -> float:
+    """What all databases of the server and the engine's file hold; free pages inside the file do not count."""
+    with psycopg.connect(built.database_url) as connection:
+        row = connection.execute("SELECT sum(pg_database_size(oid)) FROM pg_database").fetchone()
+    assert row is not None
+    with closing(sqlite3.connect(f"file:{built.temporal_file}?mode=ro", uri=True)) as file:
+        (pages,), (free,), (size,) = (
+            file.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "freelist_count", "page_size")
+        )
+    return float(row[0]) + float((pages - free) * size)
+
+
+def _statements(built: Stage, all_sides: dict[str, Side]) -> list[Figure]:
+    """The worker's statements per run; bare Temporal sends none."""
+    _log_statements(built, "all")
+    counted: dict[str, float] = {}
+    for name, connection_name in CONNECTION_NAMES.items():
+        if name in all_sides:
+            before = built.statements_of(connection_name)
+            _flow(built, all_sides[name], COUNTED_RUNS)
+            counted[name] = (built.statements_of(connection_name) - before) / COUNTED_RUNS
+    _log_statements(built, "none")
+    ours, celery = counted[sides.OURS], counted.get(sides.CELERY)
+    beside = sides.CELERY if celery is not None else ""
+    return [Figure(NAME, "statements of the worker per run", ours, celery, "SQL", "", beside=beside)]
+
+
+def _log_statements(built: Stage, which: str) -> None:
+    with psycopg.connect(built.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER SYSTEM SET log_statement = {}").format(sql.Literal(which)))
+        connection.execute("SELECT pg_reload_conf()")
+    turns.settle()  # each session takes the change over when it is next idle
+
+
+async def _events() -> dict[str, Sequence[float]]:
+    """How long the histories of some runs are; Celery has none."""
+    client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
+    found: dict[str, Sequence[float]] = {}
+    for side, workflow_type in WORKFLOW_TYPES.items():
+        query = f"WorkflowType = '{workflow_type}' AND ExecutionStatus = 'Completed'"
+        runs = [run async for run in client.list_workflows(query, limit=EXAMINED)]
+        found[side] = [float(run.history_length) for run in runs]
+    return found

@@ -1,0 +1,157 @@
+"""What a crash in the middle of a burst does: calls that are lost, that come twice, and that come late.
+
+All that works for a side is killed with SIGKILL once a third of its calls have arrived, and started again two seconds
+later: the worker, and what fires its schedules (Temporal's server; beat and Redis).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from bench import sides, sink, stage, turns
+from bench.report import Figure, compared
+from bench.sides import Side
+from bench.sizes import SIZES
+
+CALL_SECONDS: Final = 0.5
+DOWN_SECONDS: Final = 2.0
+ARMING_SECONDS: Final = 8
+# A call that comes later than this after its time is late. A burst of this size alone takes about half of it.
+LATE_SECONDS: Final = 30.0
+# How long the last burst is waited for; those before it have longer. The longest wait is that of a Celery task that a
+# dead worker had: it comes back after its visibility timeout.
+PATIENCE_SECONDS: Final = 60.0
+# From one burst to the next.
+ROUND_SECONDS: Final = 60
+NAME: Final = f"killed in a burst of {SIZES.killed}"
+ABOUT: Final = f"""
+{SIZES.killed} schedules of each side are due in the same second, and each call takes {CALL_SECONDS:g} s. Once a third
+of a side's calls have arrived, everything that works for it gets SIGKILL and is started again {DOWN_SECONDS:g} s
+later: our worker and the bare one together with Temporal, on which both stand; Celery's worker, beat and Redis.
+PostgreSQL and the runner stay up. {SIZES.kill_rounds} repeats; the sides share the machine in each.
+
+A call is lost if it has not come when the last burst is {PATIENCE_SECONDS:g} s past, late if it first came more than
+{LATE_SECONDS:g} s after it, and doubled if it came more than once. All sides are at-least-once: what was in flight is
+to come again. A runner that remembers idempotency keys answers ours without running the guest twice, and likewise
+Celery's where one task was delivered twice. Calls that come twice under two keys, or without one, run twice whatever
+the runner does.
+{sides.WHAT_EACH_DOES}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """How many calls of one burst went wrong, and when the last one first came, in seconds after its time."""
+
+    lost: int
+    doubled: int
+    doubled_under_two_keys: int
+    late: int
+    last: float
+
+
+@dataclass(slots=True)
+class _Group:
+    """Sides that go down together."""
+
+    members: list[Side]
+    crashed_at: float | None = None
+    is_back: bool = False
+
+    def step(self, come: Counter[str], expected: dict[str, set[str]]) -> None:
+        """Crash once a third of the calls have come, and come back a little later."""
+        if self.crashed_at is None:
+            if sum(come[side.path] for side in self.members) * 3 >= sum(
+                len(expected[one.path]) for one in self.members
+            ):
+                for side in self.members:
+                    side.crash()
+                self.crashed_at = time.monotonic()
+        elif not self.is_back and time.monotonic() > self.crashed_at + DOWN_SECONDS:
+            for side in self.members:
+                side.recover()
+            self.is_back = True
+
+
+def run() -> list[Figure]:
+    """Measure."""
+    taken: dict[str, list[Losses]] = {}
+    with (
+        stage.built(call_seconds=CALL_SECONDS, log_statements=False) as built,
+        turns.all_sides(built) as all_sides,
+    ):
+        # Both Temporal sides need some ten milliseconds for a schedule.
+        first = turns.next_minute(lead_seconds=SIZES.killed * 0.03 + ARMING_SECONDS)
+        dues = [first + timedelta(seconds=number * ROUND_SECONDS) for number in range(SIZES.kill_rounds)]
+        for side in all_sides.values():
+            side.prepare(SIZES.killed, dues)
+        expected: list[dict[str, set[str]]] = []
+        arrivals: list[dict[str, Any]] = []
+        sink.read_arrivals(built.sink_port)
+        for due in dues:
+            turns.wait_until(due - timedelta(seconds=ARMING_SECONDS))
+            for side in all_sides.values():
+                side.arm(due)
+            expected.append({side.path: side.expected(due) for side in all_sides.values()})
+            turns.wait_until(due)
+            end = due.timestamp() + (ROUND_SECONDS - ARMING_SECONDS if due != dues[-1] else PATIENCE_SECONDS)
+            arrivals += _crash_in_burst(built.sink_port, all_sides, expected[-1], until=end)
+    for due, ids in zip(dues, expected, strict=True):
+        for name, side in all_sides.items():
+            # What came of an earlier burst in a later one's time is counted with its own.
+            losses = count_losses(ids[side.path], arrivals, due=due.timestamp())
+            taken.setdefault(name, []).append(losses)
+            turns.say(f"killed, {name}: {losses}")
+    found: list[Figure] = []
+    for what in ("lost", "doubled", "doubled_under_two_keys", "late"):
+        numbers = {name: [float(getattr(one, what)) for one in each] for name, each in taken.items()}
+        found += compared(NAME, f"calls {what.replace('_', ' ')}", "calls", numbers, {})
+    lasts = {name: [one.last for one in each] for name, each in taken.items()}
+    return [*found, *compared(NAME, "last call after", "s", lasts, {}), *turns.missing_note(NAME)]
+
+
+def count_losses(expected: set[str], arrivals: Sequence[dict[str, Any]], *, due: float) -> Losses:
+    """What went wrong, given the ids that had to come and what did come."""
+    first: dict[str, float] = {}
+    times: Counter[str] = Counter()
+    keys: dict[str, set[str]] = {name: set() for name in expected}
+    for arrival in sorted(arrivals, key=lambda one: float(one["at"])):
+        name = arrival["id"]
+        if name in expected:
+            first.setdefault(name, arrival["at"] - due)
+            times[name] += 1
+            keys[name].add(arrival["key"])
+    doubled = [name for name, number in times.items() if number > 1]
+    return Losses(
+        lost=len(expected) - len(first),
+        doubled=len(doubled),
+        # Without a key nobody can tell a repeat.
+        doubled_under_two_keys=sum(len(keys[name]) > 1 or "" in keys[name] for name in doubled),
+        late=sum(after > LATE_SECONDS for after in first.values()),
+        last=max(first.values(), default=0.0),
+    )
+
+
+def _crash_in_burst(
+    port: int, all_sides: dict[str, Side], expected: dict[str, set[str]], *, until: float
+) -> list[dict[str, Any]]:
+    """Let the sides crash and come back; returns all calls until then, repeats among them."""
+    on_temporal = [side for name, side in all_sides.items() if name != sides.CELERY]
+    groups = [_Group(on_temporal), *(_Group([side]) for name, side in all_sides.items() if name == sides.CELERY)]
+    arrivals: list[dict[str, Any]] = []
+    come: Counter[str] = Counter()
+    seen: set[str] = set()
+    while time.time() < until:
+        for arrival in sink.read_arrivals(port):
+            arrivals.append(arrival)
+            if arrival["id"] not in seen and arrival["id"] in expected.get(arrival["path"], ()):
+                seen.add(arrival["id"])
+                come[arrival["path"]] += 1
+        for group in groups:
+            group.step(come, expected)
+        time.sleep(0.05)
+    return arrivals

@@ -1,0 +1,182 @@
+"""How sides take turns: when each is due, what arrived of its calls, and the figures of all repeats."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from bench import celery_stage, processes, sides, sink
+from bench.processes import Usage
+from bench.report import Figure, alone, compared, percentile
+from bench.sides import Side
+from bench.stage import Stage
+
+PATIENCE_SECONDS: Final = 120
+WARMING_RUNS: Final = 50
+LOWEST_RATE: Final = 0.85
+HIGHEST_LATENESS: Final = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One side of one round: lateness of each call in seconds, ascending, runs per second, and what it used."""
+
+    lateness: list[float]
+    rate: float
+    usage: dict[str, Usage] = field(default_factory=dict)
+
+    def late(self, percent: float) -> float:
+        """The lateness that so many percent of the calls stay at or below."""
+        return percentile(self.lateness, percent)
+
+    def cpu_ms(self, process: str) -> float:
+        """Milliseconds of processor time per run."""
+        return self.usage[process].cpu_seconds * 1000 / len(self.lateness)
+
+
+@contextlib.contextmanager
+def all_sides(built: Stage) -> Iterator[dict[str, Side]]:
+    """The sides that can run here, by name; Celery's absence is said and no obstacle."""
+    from schedules import system_schedules
+
+    system_schedules.install()  # and with them the search attributes
+    with contextlib.ExitStack() as stack:
+        bare_worker = stack.enter_context(processes.running([sys.executable, "-m", "bench.bare"]))
+        found: dict[str, Side] = {sides.OURS: sides.Ours(built), sides.BARE: sides.Bare(built, bare_worker)}
+        try:
+            celery = stack.enter_context(celery_stage.built(built))
+        except celery_stage.PartMissing as reason:
+            say(f"Celery is left out: {reason}")
+        else:
+            found[sides.CELERY] = sides.CelerySide(built, celery)
+        for side in found.values():
+            _warm_up(built.sink_port, side)
+        yield found
+
+
+def _warm_up(port: int, side: Side) -> None:
+    """Let a side do everything once: connections, caches and pollers are there when its first turn begins."""
+    side.prepare_flow(WARMING_RUNS)
+    side.flow()
+    collect(port, side.path, WARMING_RUNS)
+    side.wait_for_flow()
+
+
+def missing_note(scenario: str) -> list[Figure]:
+    """A row that says why Celery's are not there, where they are not."""
+    reason = celery_stage.missing_part()
+    return [Figure(scenario, "Celery was left out", 0, None, "runs", reason)] if reason else []
+
+
+def timetable(names: Sequence[str], *, rounds: int, spacing_seconds: int) -> list[tuple[str, int]]:
+    """Who is due how many seconds after the first: each side once a round.
+
+    Ours is due on full minutes, as its cron has no seconds. In each round the order is another where that costs no
+    time, since whoever comes later finds the larger database.
+    """
+    found: list[tuple[str, int]] = []
+    at = 0
+    for number in range(rounds):
+        others = [name for name in names if name != sides.OURS]
+        waiting = others[number % 2 :] + others[: number % 2] if len(others) > 1 else others
+        ours_waits = sides.OURS in names
+        while waiting or ours_waits:
+            if ours_waits and at % 60 == 0:
+                found.append((sides.OURS, at))
+                ours_waits = False
+            elif waiting:
+                found.append((waiting.pop(0), at))
+            at += spacing_seconds
+    return found
+
+
+def next_minute(*, lead_seconds: float) -> datetime:
+    """The next full minute that leaves so much time before it."""
+    return full_minute(datetime.now(UTC) + timedelta(seconds=lead_seconds))
+
+
+def full_minute(moment: datetime) -> datetime:
+    """The first full minute at or after an instant."""
+    begun = moment.replace(second=0, microsecond=0)
+    return begun if begun == moment else begun + timedelta(minutes=1)
+
+
+def wait_until(moment: datetime) -> None:
+    """Return at an instant."""
+    time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+
+
+def collect(port: int, path: str, count: int) -> list[dict[str, Any]]:
+    """The calls that arrive at a path, once there are so many; raises RuntimeError where they do not come."""
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(found) < count and time.monotonic() < deadline:
+        found += [arrival for arrival in sink.read_arrivals(port) if arrival["path"] == path]
+        time.sleep(0.1)
+    if len(found) < count:
+        raise RuntimeError(f"only {len(found)} of {count} calls arrived at {path}")
+    return found
+
+
+def figures(scenario: str, taken: dict[str, list[Taken]]) -> list[Figure]:
+    """Everything about a scenario's repeats, ours beside each other side."""
+    at_least, at_most = f"at least {LOWEST_RATE} is wanted", f"at most {HIGHEST_LATENESS} is wanted"
+
+    def of(read: Any) -> dict[str, Sequence[float]]:
+        return {side: [read(one) for one in repeats] for side, repeats in taken.items()}
+
+    found = compared(scenario, "runs per second", "runs/s", of(lambda one: one.rate), {sides.BARE: at_least})
+    for name, percent in (("p50", 50.0), ("p95", 95.0), ("max", 100.0)):
+        wanted = {sides.BARE: at_most} if name == "p95" else {}
+        latenesses = of(lambda one, percent=percent: one.late(percent))
+        found += compared(scenario, f"start lateness {name}", "s", latenesses, wanted)
+    found += compared(
+        scenario,
+        "CPU per run, all processes",
+        "ms",
+        of(lambda one: sum(one.cpu_ms(process) for process in one.usage)),
+        {},
+    )
+    found += compared(scenario, "CPU per run, worker", "ms", of(lambda one: one.cpu_ms("worker")), {})
+    found += compared(scenario, "peak memory, worker (PSS)", "MB", of(lambda one: one.usage["worker"].peak_mb), {})
+    for side, repeats in taken.items():
+        for process in repeats[0].usage:
+            if process != "worker":
+                name = f"{side}: {process}"
+                cpu, memory = [one.cpu_ms(process) for one in repeats], [one.usage[process].peak_mb for one in repeats]
+                found.append(alone(scenario, f"CPU per run, {name}", "ms", cpu))
+                found.append(alone(scenario, f"peak memory, {name} (PSS)", "MB", memory))
+    return found + missing_note(scenario)
+
+
+def say(text: str) -> None:
+    """Tell whoever watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_taken(title: str, side: str, taken: Taken) -> None:
+    """One line a turn."""
+    cpu = ", ".join(f"{name} {taken.cpu_ms(name):.1f}" for name in taken.usage)
+    say(
+        f"{title}, {side}: {taken.rate:.1f} runs/s, lateness p50 {taken.late(50):.2f} s, p95 {taken.late(95):.2f} s; "
+        f"CPU ms per run: {cpu}"
+    )
+
+
+def by_side(turns: Sequence[tuple[str, Taken]]) -> dict[str, list[Taken]]:
+    """The repeats of each side, ours first."""
+    found: dict[str, list[Taken]] = defaultdict(list)
+    for side, taken in turns:
+        found[side].append(taken)
+    return {side: found[side] for side in (sides.OURS, sides.BARE, sides.CELERY) if side in found}
+
+
+def settle(*, seconds: float = 1.0) -> None:
+    """Leave time for what the last call set off, so that it is counted with it."""
+    time.sleep(seconds)

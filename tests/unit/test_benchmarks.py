@@ -1,0 +1,119 @@
+"""The benchmarks' own rules: what a figure becomes on paper, whose turn it is, and which calls count as lost."""
+
+import itertools
+import math
+
+import pytest
+
+from bench import kill, scenarios, turns
+from bench.report import Figure, Outcome, Surroundings, as_json, compared, percentile, render_page
+
+
+def test_a_percentile_is_a_value_that_was_measured():
+    assert percentile([1, 2, 3, 4], 50) == 2
+    assert percentile([1, 2, 3, 4], 95) == 4
+    assert percentile([7], 50) == 7
+
+
+def test_sides_are_compared_by_their_medians_and_keep_their_spread():
+    (figure,) = compared("burst", "rate", "runs/s", {"ours": [4, 1, 2], "bare": [4, 8, 5]}, {"bare": "more is better"})
+    assert (figure.measured, figure.against, figure.ratio) == (2, 5, 0.4)
+    assert (figure.spread.lowest, figure.spread.highest) == (1, 4)
+    assert (figure.against_spread.lowest, figure.against_spread.highest) == (4, 8)
+    assert (figure.beside, figure.meaning) == ("bare", "more is better")
+
+
+def test_a_side_that_has_none_beside_it_keeps_its_figure():
+    (figure,) = compared("burst", "rate", "runs/s", {"ours": [4, 1, 2]}, {})
+    assert (figure.measured, figure.against, figure.ratio) == (2, None, None)
+
+
+def test_nothing_is_divided_by_nothing():
+    assert Figure("kill", "calls lost", 3, 0, "calls", "").ratio is None
+
+
+def test_the_document_holds_finite_numbers_and_names_its_ratios():
+    figures = compared("burst of 3", "start lateness p95", "s", {"ours": [2.0], "bare Temporal": [4.0]}, {})
+    figures += [Figure("burst of 3", "calls lost", 3, 0, "calls", "")]
+    numbers = as_json([Outcome("burst", "", 1, figures)])["burst_of_3"]
+    assert numbers["start_lateness_p95_s"] == 2
+    assert numbers["start_lateness_p95_bare_temporal_s"] == 4
+    assert numbers["start_lateness_p95_to_bare_temporal_ratio"] == 0.5
+    assert numbers["calls_lost"] == 3
+    assert all(math.isfinite(number) for number in numbers.values())
+    assert [name for name in numbers if name.endswith("ratio")] == ["start_lateness_p95_to_bare_temporal_ratio"]
+
+
+def test_two_sides_beside_one_figure_have_a_ratio_each():
+    figures = compared("flow", "rate", "runs/s", {"ours": [6], "bare": [3], "other": [12]}, {})
+    assert as_json([Outcome("flow", "", 1, figures)])["flow"] == {
+        "rate": 6,
+        "rate_min": 6,
+        "rate_max": 6,
+        "rate_bare": 3,
+        "rate_bare_min": 3,
+        "rate_bare_max": 3,
+        "rate_to_bare_ratio": 2,
+        "rate_other": 12,
+        "rate_other_min": 12,
+        "rate_other_max": 12,
+        "rate_to_other_ratio": 0.5,
+    }
+
+
+def test_a_scenario_that_failed_is_named_and_the_others_keep_their_figures():
+    page = render_page(
+        [
+            Outcome(
+                "burst", "About bursts.", 1, compared("burst", "rate", "runs/s", {"ours": [1, 3], "bare": [2]}, {})
+            ),
+            Outcome("kill", "About kills.", 1, failure="it ended with ValueError: no"),
+        ],
+        Surroundings({"Date": "today"}),
+        plots=["rates.png"],
+    )
+    assert "- Date: today" in page
+    assert "`.venv/bin/python -m bench 'burst'`" in page
+    assert "| rate | 2 (1-3) runs/s | 2 runs/s | bare | 1.00 |" in page
+    assert "**No figures:** it ended with ValueError: no" in page
+    assert "![rates](rates.png)" in page
+
+
+@pytest.mark.parametrize("spacing_seconds", [20, 30, 60])
+def test_each_side_has_its_turn_once_a_round_and_ours_on_full_minutes(spacing_seconds):
+    plan = turns.timetable(["ours", "bare", "other"], rounds=3, spacing_seconds=spacing_seconds)
+    assert sorted(name for name, _ in plan) == sorted(["ours", "bare", "other"] * 3)
+    for number in range(3):
+        assert {name for name, _ in plan[3 * number : 3 * number + 3]} == {"ours", "bare", "other"}
+    assert all(at % 60 == 0 for name, at in plan if name == "ours")
+    moments = [at for _, at in plan]
+    assert all(later - earlier >= spacing_seconds for earlier, later in itertools.pairwise(moments))
+
+
+def test_losses_count_each_call_once_and_tell_repeats_by_their_key():
+    def call(name, at, key="k"):
+        return {"id": name, "at": 1000.0 + at, "key": key}
+
+    losses = kill.count_losses(
+        {"once", "never", "again", "anew", "unkeyed", "slow"},
+        [
+            call("once", 1),
+            call("again", 2),
+            call("again", 50),
+            call("anew", 2, "first"),
+            call("anew", 3, "second"),
+            call("unkeyed", 4, ""),
+            call("unkeyed", 5, ""),
+            call("slow", kill.LATE_SECONDS + 1),
+            call("somebody else's", 1),
+        ],
+        due=1000.0,
+    )
+    assert losses == kill.Losses(lost=1, doubled=3, doubled_under_two_keys=2, late=1, last=kill.LATE_SECONDS + 1)
+
+
+def test_a_scenario_whose_process_dies_is_an_outcome(monkeypatch):
+    monkeypatch.setitem(scenarios.SCENARIOS, "broken", "tests.support.broken_scenario")
+    outcome = scenarios.run("broken")
+    assert outcome.figures == []
+    assert outcome.failure == "it ended with RuntimeError: nothing works"
