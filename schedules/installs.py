@@ -307,6 +307,24 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         install.delete()
 
 
+def set_install_enabled(*, tenant_id: UUID, install_id: UUID, is_enabled: bool, actor: audit.Actor) -> ExtensionInstall:
+    """Enable or disable an install, as `put_install` does, and leave all else of it alone. A repeat changes nothing.
+
+    Raises NotFound.
+    """
+    with transaction.atomic():
+        install = services.lock_install(tenant_id=tenant_id, install_id=install_id)
+        if install.is_enabled == is_enabled:
+            return install
+        before = _describe_install(install)
+        services.settle_install(install)
+        install.is_enabled = is_enabled
+        install.save(update_fields=["is_enabled", "updated_at"])
+        _repush_all(install)
+        audit.record(actor, "install.put", install, before=before, after=_describe_install(install))
+    return install
+
+
 def _lock_extension(registry_id: UUID) -> Extension:
     extension = Extension.objects.select_for_update().filter(id=registry_id).first()
     if extension is None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
+from uuid import UUID
 
 from django.contrib import messages
+from django.contrib.admin import ModelAdmin
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
-from unfold.admin import ModelAdmin
 
-from schedules import audit, queries
+from schedules import audit
 from schedules.errors import SchedulingError
 from schedules.models import Role, ScheduleRun
 
@@ -38,7 +39,7 @@ class CappedPaginator(Paginator[Any]):
         return int(cast("QuerySet[Any]", self.object_list).order_by()[:MAX_COUNTED].count())
 
 
-class TenantScopedAdmin(ModelAdmin):
+class TenantScopedAdmin(ModelAdmin[Any]):
     """Shows a member the rows of their tenants, and nothing that could be changed past the services.
 
     ``tenant_lookup`` leads from the model to the tenant's id. Superusers see every tenant.
@@ -52,7 +53,7 @@ class TenantScopedAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The rows that the user may see."""
         rows = super().get_queryset(request)
-        tenants = queries.visible_tenants(request.user)
+        tenants = visible_tenants(request.user)
         return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants})
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
@@ -102,21 +103,34 @@ def is_superuser(user: User | AnonymousUser) -> bool:
     return user.is_active and user.is_superuser
 
 
+def roles_of(user: Any) -> Mapping[UUID, Role]:
+    """The user's role in each of their tenants. Read once for a request, however many rows ask."""
+    if not user.is_active or not user.is_staff:
+        return {}
+    if not hasattr(user, "_tenant_roles"):
+        memberships = user.tenant_memberships.filter(is_active=True).values_list("tenant_id", "role")
+        user._tenant_roles = {tenant_id: Role(role) for tenant_id, role in memberships}  # noqa: SLF001 - our own mark
+    roles: Mapping[UUID, Role] = user._tenant_roles  # noqa: SLF001
+    return roles
+
+
+def visible_tenants(user: Any) -> Sequence[UUID] | None:
+    """The tenants whose rows the user may see; None means all of them (operators)."""
+    return None if is_superuser(user) else list(roles_of(user))
+
+
 def is_member(user: Any) -> bool:
     """Whether the user works in any tenant."""
-    return bool(user.is_active and user.is_staff and user.tenant_memberships.filter(is_active=True).exists())
+    return bool(roles_of(user))
 
 
 def may_write(user: Any, *, tenant_id: Any = None) -> bool:
     """Whether the user may change what a tenant owns; without a tenant: in any."""
     if is_superuser(user):
         return True
-    if not (user.is_active and user.is_staff):
-        return False
-    memberships = user.tenant_memberships.filter(is_active=True)
-    if tenant_id is not None:
-        memberships = memberships.filter(tenant_id=tenant_id)
-    return any(WRITE in Role(membership.role).permissions for membership in memberships)
+    roles = roles_of(user)
+    asked = roles.values() if tenant_id is None else [roles[tenant_id]] if tenant_id in roles else []
+    return any(WRITE in role.permissions for role in asked)
 
 
 def act_on_each(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., object], *, done: str) -> None:

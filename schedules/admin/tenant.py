@@ -7,18 +7,12 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminSelectWidget,
-    UnfoldAdminSplitDateTimeWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanSwitchWidget,
-)
 
-from schedules import api_keys, notifications, queries
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules import api_keys, notifications
+from schedules.admin.base import TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.errors import SchedulingError
 from schedules.models import (
     MAX_NAME_LENGTH,
@@ -42,7 +36,7 @@ class TenantOwnedForm(forms.ModelForm[Any]):
         super().__init__(*args, **kwargs)
         if "tenant" in self.fields:
             tenants = Tenant.objects.all()
-            known = queries.visible_tenants(self.request.user)
+            known = visible_tenants(self.request.user)
             field = self.fields["tenant"]
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = tenants if known is None else tenants.filter(id__in=known)
@@ -75,18 +69,17 @@ class TenantOwnedForm(forms.ModelForm[Any]):
 class ChannelForm(TenantOwnedForm):
     """A notification channel."""
 
-    kind = forms.ChoiceField(choices=NotificationKind.choices, widget=UnfoldAdminSelectWidget)
+    kind = forms.ChoiceField(choices=NotificationKind.choices)
     target = forms.CharField(
         max_length=MAX_TARGET_LENGTH,
-        widget=UnfoldAdminTextInputWidget,
         help_text="An e-mail address, or a webhook's URL.",
     )
     events = forms.MultipleChoiceField(
         choices=NotificationEvent.choices,
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        widget=forms.CheckboxSelectMultiple,
         help_text="Failure and recovery are told once for each streak.",
     )
-    is_active = forms.BooleanField(required=False, initial=True, widget=UnfoldBooleanSwitchWidget)
+    is_active = forms.BooleanField(required=False, initial=True)
 
     class Meta:
         model = NotificationChannel
@@ -111,11 +104,9 @@ class ChannelForm(TenantOwnedForm):
 class ApiKeyForm(TenantOwnedForm):
     """A new API key."""
 
-    name = forms.CharField(max_length=MAX_NAME_LENGTH, widget=UnfoldAdminTextInputWidget)
-    role = forms.ChoiceField(choices=Role.choices, widget=UnfoldAdminSelectWidget)
-    expires_at = forms.SplitDateTimeField(
-        required=False, widget=UnfoldAdminSplitDateTimeWidget, help_text="UTC; empty for never."
-    )
+    name = forms.CharField(max_length=MAX_NAME_LENGTH)
+    role = forms.ChoiceField(choices=Role.choices)
+    expires_at = forms.SplitDateTimeField(required=False, widget=AdminSplitDateTime, help_text="UTC; empty for never.")
     text = ""
 
     class Meta:

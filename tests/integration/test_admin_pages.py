@@ -266,7 +266,10 @@ def test_bulk_actions_tell_what_was_refused(administrator, world):
     assert "The extension is disabled" in response.content.decode()
     assert not ScheduleRun.objects.filter(install_id=world.install_id).exists()
 
-    response = administrator.post(url, both | {"action": "delete_through_service"}, follow=True)
+    asked = administrator.post(url, both | {"action": "delete_through_service"}, follow=True)
+    assert "cannot be undone" in asked.content.decode()
+    assert Schedule.objects.filter(install_id=world.install_id).count() == 2
+    response = administrator.post(url, both | {"action": "delete_through_service", "confirmed": "yes"}, follow=True)
     assert "2 schedules deleted" in response.content.decode()
 
 
