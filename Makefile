@@ -2,7 +2,7 @@
 PYTHON := $(CURDIR)/.venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench time-differential openapi lock format
+.PHONY: demo test check bench screenshots time-differential openapi lock format
 
 demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
@@ -21,6 +21,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) -m bench
+
+# The main pages at both widths, light and dark, into var/screenshots; needs Chromium, as the tests do.
+screenshots: $(INSTALLED)
+	DJANGO_SETTINGS_MODULE=tests.settings $(PYTHON) -m tests.screenshots
 
 # Compares the engine's fires with our slots in every IANA zone; `make test` does so in some forty.
 time-differential: $(INSTALLED)

@@ -14,6 +14,8 @@ from schedules.models import Schedule
 
 DAY: Final = timedelta(hours=24)
 MINUTE: Final = timedelta(minutes=1)
+# A day that begins within an hour reaches into 25.
+HOURS: Final = 25
 MAX_NAMED: Final = 8
 
 _Key = tuple[str, str]
@@ -33,7 +35,7 @@ class HeavyMinute:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The slots of each of the 1440 minutes from ``start`` on, and the heaviest minutes."""
+    """The slots of each minute from ``start`` on, a full hour; none before now. And the heaviest minutes."""
 
     start: datetime
     counts: Sequence[int]
@@ -46,7 +48,7 @@ class Load:
 
 
 def read_load(*, now: datetime, heaviest: int = 8) -> Load:
-    """The load of the 24 hours from the current hour on. One statement, and one for each of the heaviest minutes.
+    """The load of the next 24 hours. One statement, and one for each of the heaviest minutes.
 
     Many schedules share an expression and a zone, so the slots are computed once for each such pair.
     """
@@ -57,10 +59,12 @@ def read_load(*, now: datetime, heaviest: int = 8) -> Load:
         for text, zone, count in active.values_list("cron", "timezone").annotate(count=Count("id")).order_by()
     }
     minutes = {key: _minutes(key, start) for key in groups}
-    counts = [0] * (DAY // MINUTE)
+    counts = [0] * (HOURS * 60)
+    ahead = range(int((now - start) / MINUTE), int((now + DAY - start) / MINUTE))
     for key, due in minutes.items():
         for minute in due:
-            counts[minute] += groups[key]
+            if minute in ahead:
+                counts[minute] += groups[key]
     order = sorted((minute for minute, count in enumerate(counts) if count), key=lambda minute: -counts[minute])
     named = [
         HeavyMinute(start + minute * MINUTE, counts[minute], _due_in(active, minutes, minute))
@@ -85,7 +89,7 @@ def _minutes(key: _Key, start: datetime) -> tuple[int, ...]:
     if known is not None and known[0] == start:
         return known[1]
     text, zone = key
-    slots = cron.slots(cron.parse(text), cron.parse_zone(zone), start=start, end=start + DAY)
+    slots = cron.slots(cron.parse(text), cron.parse_zone(zone), start=start, end=start + HOURS * 60 * MINUTE)
     due = tuple(int((slot - start) / MINUTE) for slot in slots)
     if len(_known) >= _MAX_KNOWN:
         _known.clear()

@@ -7,12 +7,13 @@ from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.admin import ModelAdmin
+from django.contrib.admin import ModelAdmin, ShowFacets, SimpleListFilter
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
+from django.utils.text import capfirst
 
 from schedules import audit
 from schedules.errors import SchedulingError
@@ -39,6 +40,31 @@ class CappedPaginator(Paginator[Any]):
         return int(cast("QuerySet[Any]", self.object_list).order_by()[:MAX_COUNTED].count())
 
 
+class WordsFilter(SimpleListFilter):
+    """A filter by one column with values that are known beforehand, shown as words."""
+
+    values: ClassVar[Sequence[str]] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The values, as words."""
+        return [(value, in_words(value)) for value in self.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows with the value."""
+        return queryset.filter(**{self.parameter_name or "": self.value()}) if self.value() in self.values else queryset
+
+
+def words_filter(column: str, values: Sequence[str], *, title: str = "") -> type[WordsFilter]:
+    """A filter of that kind."""
+    members = {"title": title or column.replace("_", " "), "parameter_name": column, "values": values}
+    return type(f"{column.title()}Filter", (WordsFilter,), members)
+
+
+def in_words(value: str) -> str:
+    """A value of ours as words."""
+    return capfirst(value.replace("_", " "))
+
+
 class TenantScopedAdmin(ModelAdmin[Any]):
     """Shows a member the rows of their tenants, and nothing that could be changed past the services.
 
@@ -49,6 +75,8 @@ class TenantScopedAdmin(ModelAdmin[Any]):
     list_per_page = 50
     paginator = CappedPaginator
     show_full_result_count = False
+    # Counting a million rows for each choice of each filter takes longer than anybody waits.
+    show_facets = ShowFacets.NEVER
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The rows that the user may see."""
@@ -56,12 +84,28 @@ class TenantScopedAdmin(ModelAdmin[Any]):
         tenants = visible_tenants(request.user)
         return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants})
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, under the name of what it lists."""
+        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """The form, with one button to save it."""
+        context = {"show_save_and_add_another": False, "show_save_and_continue": False, **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allow what the filters of the page ask for, and nothing else.
 
         Django allows every member of the row, by which hidden ones could be guessed letter by letter.
         """
-        offered = [item[0] if isinstance(item, tuple) else item for item in self.list_filter]
+        offered = [_filtered_column(item) for item in self.list_filter]
         return any(lookup == name or lookup.startswith(f"{name}__") for name in offered)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -83,6 +127,12 @@ class TenantScopedAdmin(ModelAdmin[Any]):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Nothing is deleted here unless a page says so."""
         return False
+
+
+def _filtered_column(item: Any) -> str:
+    if isinstance(item, type) and issubclass(item, SimpleListFilter):
+        return item.parameter_name or ""
+    return item[0] if isinstance(item, tuple) else item
 
 
 class OperatorAdmin(TenantScopedAdmin):

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from schedules.admin import display
-from schedules.models import RunStatus, ScheduleRun
+from schedules.models import ScheduleRun
 
 HOURS: Final = 24
 # From the ground up.
@@ -102,14 +102,14 @@ def runs_chart(runs: Sequence[ScheduleRun]) -> Chart:
 
     Heights go by the logarithm, or one slow run would make all others invisible.
     """
-    height, step = 110, 8
+    height, step = 110, 12
     width = max(100, len(runs)) * step
     longest = max([*(run.duration_ms or 0 for run in runs), *(run.lateness_ms or 0 for run in runs), 10])
     bars: list[Bar] = []
     for index, run in enumerate(runs):
         took, late = run.duration_ms, run.lateness_ms
         size = 8.0 if took is None else max(8.0, _share(took, longest) * height)
-        title = f"{RunStatus(run.status).label}, {run.slot:%Y-%m-%d %H:%M:%S} UTC"
+        title = f"{display.status_words(run.status)}, {run.slot:%Y-%m-%d %H:%M:%S} UTC"
         title += "" if took is None else f", took {display.milliseconds(took)}"
         title += "" if late is None else f", late by {display.milliseconds(late)}"
         mark = None if late is None or late < 1 else round(height - _share(late, longest) * height, 1)

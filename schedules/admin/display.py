@@ -40,23 +40,35 @@ def badge(text: str, tone: str, *, title: str = "") -> SafeString:
 
 def status_badge(status: str) -> SafeString | str:
     """The state of a run."""
-    return badge(RunStatus(status).label, STATUS_TONES[status]) if status else NOTHING
+    return badge(status_words(status), STATUS_TONES[status]) if status else NOTHING
+
+
+def status_words(status: str) -> str:
+    """The state of a run in words."""
+    return status.replace("_", " ").capitalize()
 
 
 def sync_badge(schedule: Schedule) -> SafeString:
-    """Whether Temporal shows what this row says, or an operator holds it there."""
-    if schedule.held_since is not None:
-        return badge("Held", "warn", title=schedule.held_note)
+    """Whether Temporal shows what this row says."""
     return badge(schedule.sync_state.label, SYNC_TONES[schedule.sync_state], title=schedule.sync_error)
 
 
-def moment(value: datetime | None, *, relative: bool = False, now: datetime | None = None) -> SafeString | str:
+def moment(
+    value: datetime | None, *, relative: bool = False, precise: bool = False, now: datetime | None = None
+) -> SafeString | str:
     """A time: in UTC as written here, in the reader's zone once the script has seen it, with UTC in the hint."""
     if value is None:
         return NOTHING
     value = value.astimezone(UTC)
-    text = f"{value:%Y-%m-%d %H:%M:%S} UTC" if value.second else f"{value:%Y-%m-%d %H:%M} UTC"
-    written = format_html('<time datetime="{}" title="{}" data-moment>{}</time>', value.isoformat(), text, text)
+    exact = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    text = exact if precise else f"{value:%Y-%m-%d %H:%M} UTC"
+    written = format_html(
+        '<time datetime="{}" title="{}" data-moment="{}">{}</time>',
+        value.isoformat(),
+        exact,
+        "precise" if precise else "",
+        text,
+    )
     if not relative:
         return written
     distance = format_html(

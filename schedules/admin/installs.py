@@ -45,7 +45,7 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
         return [path("<uuid:install_id>/act/<slug:do>/", view, name="schedules_install_act"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The list."""
+        """The list, under the name that its readers have for it."""
         return super().changelist_view(request, {"title": "Extensions", **(extra_context or {})})
 
     def change_view(

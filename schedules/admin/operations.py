@@ -124,7 +124,7 @@ def load_view(site: AdminSite, request: HttpRequest) -> TemplateResponse:
 def _heat_rows(found: load.Load) -> list[HeatRow]:
     highest = max(found.counts)
     rows = []
-    for hour in range(24):
+    for hour in range(load.HOURS):
         start = found.start + timedelta(hours=hour)
         counts = found.counts[hour * 60 : hour * 60 + 60]
         cells = [

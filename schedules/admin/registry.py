@@ -8,8 +8,9 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from schedules import audit
 from schedules.admin import display, trail
-from schedules.admin.base import OperatorAdmin, TenantScopedAdmin, visible_tenants
+from schedules.admin.base import OperatorAdmin, TenantScopedAdmin, in_words, visible_tenants, words_filter
 from schedules.models import (
     ApiEndpoint,
     AuditEvent,
@@ -19,6 +20,8 @@ from schedules.models import (
     Tenant,
     TenantMembership,
 )
+
+_SUBJECTS = ("schedule", "install", "notification_channel", "api_key", "tenant", "extension", "version")
 
 
 @admin.register(Tenant)
@@ -92,8 +95,8 @@ class ApiEndpointAdmin(TenantScopedAdmin):
 class AuditEventAdmin(TenantScopedAdmin):
     """Who changed what."""
 
-    list_display = ("when", "actor", "source", "action", "subject_type", "changed")
-    list_filter = ("source", "subject_type")
+    list_display = ("when", "actor", "door", "done", "changed")
+    list_filter = (words_filter("source", [*audit.Source]), words_filter("subject_type", _SUBJECTS, title="about"))
     search_fields = ("subject_id", "actor", "action")
     search_help_text = "Search by who, by what was done, or by the id of what was changed"
 
@@ -101,6 +104,16 @@ class AuditEventAdmin(TenantScopedAdmin):
     def when(self, event: AuditEvent) -> str:
         """When it was done."""
         return display.moment(event.at)
+
+    @admin.display(description="through", ordering="source")
+    def door(self, event: AuditEvent) -> str:
+        """The door that it came through."""
+        return in_words(event.source)
+
+    @admin.display(description="done", ordering="action")
+    def done(self, event: AuditEvent) -> str:
+        """What was done to what."""
+        return in_words(event.action.replace(".", " "))
 
     @admin.display(description="changed")
     def changed(self, event: AuditEvent) -> str:

@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, QueryDict
 
 from schedules import queries
+from schedules.admin.base import in_words
 from schedules.models import RunStatus, ScheduleRun, Trigger
 
 PAGE_SIZE: Final = 25
@@ -59,8 +60,8 @@ def read_table(request: HttpRequest, rows: QuerySet[ScheduleRun]) -> RunTable:
         older = "?" + urlencode({**kept, "before": f"{last.slot.isoformat()}~{last.id}"}) + "#runs"
     return RunTable(
         runs=page[:PAGE_SIZE],
-        statuses=[Choice(value, label, value == status) for value, label in RunStatus.choices],
-        triggers=[Choice(value, label, value == trigger) for value, label in Trigger.choices],
+        statuses=[Choice(value, in_words(value), value == status) for value in RunStatus.values],
+        triggers=[Choice(value, in_words(value), value == trigger) for value in Trigger.values],
         is_filtered=bool(status or trigger),
         is_first=cursor is None,
         older=older,

@@ -15,17 +15,17 @@ from django.utils.html import format_html
 
 from schedules import runs, temporal
 from schedules.admin import display, run_page
-from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write
+from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, in_words, may_write, words_filter
 from schedules.errors import SchedulingError
-from schedules.models import UNFINISHED_STATUSES, Schedule, ScheduleRun
+from schedules.models import UNFINISHED_STATUSES, RunStatus, Schedule, ScheduleRun, Trigger
 
 
 @admin.register(ScheduleRun)
 class ScheduleRunAdmin(TenantScopedAdmin):
     """What became of each slot and each request."""
 
-    list_display = ("due_at", "state", "endpoint", "trigger", "attempts", "http_status", "took", "late")
-    list_filter = ("status", "trigger")
+    list_display = ("due_at", "state", "endpoint", "why", "attempts", "http_status", "took", "late")
+    list_filter = (words_filter("status", RunStatus.values), words_filter("trigger", Trigger.values))
     search_fields = ("id", "schedule__id", "endpoint_path")
     search_help_text = "Search by path, run id or schedule id"
     actions = ("cancel", "replay")
@@ -39,10 +39,6 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         """What a run can be asked to do, before the stock addresses, which take anything."""
         act = path("<uuid:run_id>/act/", self.admin_site.admin_view(self.act_view), name="schedules_schedulerun_act")
         return [act, *super().get_urls()]
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The list."""
-        return super().changelist_view(request, {"title": "Runs", **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -126,6 +122,11 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         return format_html(
             '{} <span class="row-detail">{}</span>', display.status_badge(run.status), run.reason or run.error[:80]
         )
+
+    @admin.display(description="trigger", ordering="trigger")
+    def why(self, run: ScheduleRun) -> str:
+        """Why it exists."""
+        return in_words(run.trigger)
 
     @admin.display(description="endpoint")
     def endpoint(self, run: ScheduleRun) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from django import forms
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
@@ -151,6 +152,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         help_text="Minute, hour, day of month, month, day of week; e.g. 0 9 * * MON-FRI for 9:00 on working days.",
     )
     timezone = forms.CharField(
+        label="Time zone",
         required=False,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "list": "zone-names"}),
         help_text="Type a part of the name, such as Berlin; empty for the tenant's zone.",
@@ -197,6 +199,8 @@ class ScheduleForm(forms.ModelForm[Schedule]):
             self.initial.setdefault("install", install.id)
         field = cast("forms.ModelChoiceField[ExtensionInstall]", self.fields["install"])
         field.queryset, field.empty_label, field.label = installs, None, "Extension"
+        if isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget.can_view_related = False
 
     def _offer_endpoints(self, install: ExtensionInstall) -> None:
         declared = ApiEndpoint.objects.filter(version_id=install.version_id).order_by("path", "method")

@@ -27,6 +27,8 @@ def state_badge(schedule: Schedule) -> SafeString:
     """Whether it runs, and if not, by whom it was stopped. The row needs its install."""
     if not schedule.install.is_enabled:
         return display.badge("Extension disabled", "warn")
+    if schedule.enabled and schedule.held_since is not None:
+        return display.badge("Held", "warn", title=schedule.held_note)
     if schedule.enabled:
         return display.badge("Enabled", "good")
     if schedule.disabled_reason:

@@ -18,10 +18,10 @@ from django.utils.html import format_html
 
 from schedules import overview, queries, runs, services
 from schedules.admin import confirm, display, schedule_actions, schedule_page
-from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write, visible_tenants
+from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write, visible_tenants, words_filter
 from schedules.admin.schedule_form import POLICY_FIELDS, ScheduleForm
 from schedules.errors import SchedulingError
-from schedules.models import ApiEndpoint, ExtensionInstall, Schedule
+from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule
 
 MAX_INSTALLS_OFFERED = 200
 
@@ -29,7 +29,7 @@ MAX_INSTALLS_OFFERED = 200
 class AttentionFilter(admin.SimpleListFilter):
     """The reasons to look at a schedule that the home page knows."""
 
-    title = "needs attention"
+    title = "attention"
     parameter_name = "attention"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -69,7 +69,7 @@ class ScheduleAdmin(TenantScopedAdmin):
     list_filter = (
         AttentionFilter,
         "enabled",
-        "last_run_status",
+        words_filter("last_run_status", RunStatus.values, title="last run"),
         # The plain filter would offer every tenant's extensions.
         ("install__extension", admin.RelatedOnlyFieldListFilter),
     )
@@ -138,7 +138,6 @@ class ScheduleAdmin(TenantScopedAdmin):
         installs = _installs_of(request)
         schedulable = ApiEndpoint.objects.filter(version_id=OuterRef("version_id"), schedulable=True)
         context = {
-            "title": "Schedules",
             "without_endpoint": list(
                 installs.filter(~Exists(schedulable)).select_related("extension", "version", "tenant")[:5]
             ),
@@ -271,7 +270,7 @@ class ScheduleAdmin(TenantScopedAdmin):
         """What is called, when, with what; the policies folded away."""
         hidden = () if obj is None else ("seen_revision",)
         return (
-            ("What", {"fields": ("install", "endpoint", "name", "enabled", *hidden)}),
+            ("What", {"fields": ("install" if obj is None else "extension", "endpoint", "name", "enabled", *hidden)}),
             ("When", {"fields": ("cron", "timezone")}),
             ("Payload", {"fields": ("payload",)}),
             ("Policies", {"fields": POLICY_FIELDS, "classes": ["collapse"]}),
@@ -279,7 +278,7 @@ class ScheduleAdmin(TenantScopedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
         """A schedule stays with its install."""
-        return () if obj is None else ("install",)
+        return () if obj is None else ("extension",)
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -306,9 +305,8 @@ class ScheduleAdmin(TenantScopedAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         """Show what the service refused after the form was checked, e.g. because somebody else was quicker."""
-        context = {"show_save_and_add_another": False, "show_save_and_continue": False, **(extra_context or {})}
         try:
-            return super().changeform_view(request, object_id, form_url, context)
+            return super().changeform_view(request, object_id, form_url, extra_context)
         except SchedulingError as error:
             messages.error(request, error.message)
             return HttpResponseRedirect(request.get_full_path())

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -40,6 +40,10 @@ class TenantOwnedForm(forms.ModelForm[Any]):
             field = self.fields["tenant"]
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = tenants if known is None else tenants.filter(id__in=known)
+            if known is not None and len(known) == 1:
+                field.initial, field.empty_label = known[0], None
+            if isinstance(field.widget, RelatedFieldWidgetWrapper):
+                field.widget.can_view_related = False
 
     def clean(self) -> dict[str, Any]:
         """Write through the service once the input has its shape."""
@@ -106,7 +110,13 @@ class ApiKeyForm(TenantOwnedForm):
 
     name = forms.CharField(max_length=MAX_NAME_LENGTH)
     role = forms.ChoiceField(choices=Role.choices)
-    expires_at = forms.SplitDateTimeField(required=False, widget=AdminSplitDateTime, help_text="UTC; empty for never.")
+    expires_at = forms.SplitDateTimeField(
+        required=False,
+        widget=forms.SplitDateTimeWidget(
+            date_attrs={"type": "date", "aria-label": "Date"}, time_attrs={"type": "time", "aria-label": "Time"}
+        ),
+        help_text="UTC; empty for never.",
+    )
     text = ""
 
     class Meta:

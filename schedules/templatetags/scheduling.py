@@ -9,6 +9,7 @@ from django import template
 from django.utils.safestring import SafeString
 
 from schedules.admin import display, run_page, schedule_page
+from schedules.admin.base import in_words
 from schedules.models import Schedule
 
 register = template.Library()
@@ -31,6 +32,12 @@ def moment(value: datetime | None) -> SafeString | str:
 def moment_and_distance(value: datetime | None) -> SafeString | str:
     """A time, and how far away it is."""
     return display.moment(value, relative=True)
+
+
+@register.filter
+def precise_moment(value: datetime | None) -> SafeString | str:
+    """A time to the second."""
+    return display.moment(value, precise=True)
 
 
 @register.filter
@@ -57,7 +64,4 @@ def attempt_badge(outcome: str) -> SafeString:
     return display.badge(outcome.replace("_", " ").capitalize(), "good" if outcome == "succeeded" else "bad")
 
 
-@register.filter
-def cut_underscores(text: str) -> str:
-    """A member's name as words."""
-    return text.replace("_", " ")
+register.filter("in_words", in_words)

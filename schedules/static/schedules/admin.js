@@ -22,7 +22,7 @@
   function localize(root) {
     for (const element of root.querySelectorAll("time[data-moment]")) {
       const moment = new Date(element.dateTime);
-      element.textContent = (moment.getUTCSeconds() ? withSeconds : dateAndTime).format(moment);
+      element.textContent = (element.dataset.moment ? withSeconds : dateAndTime).format(moment);
     }
     for (const element of root.querySelectorAll("[data-clock]")) {
       element.textContent = clock.format(new Date(element.dataset.clock));
@@ -309,6 +309,7 @@
     document.querySelectorAll("textarea[data-json]").forEach(helpWithJson);
     document.querySelectorAll("select[data-combobox]").forEach(makeCombobox);
     if (document.querySelector("[data-live-active]")) setTimeout(follow, followEvery);
+    if (innerWidth < 768) document.querySelectorAll("#changelist-filter details").forEach((element) => { element.open = false; });
     // A form that came back with errors begins at the first of them.
     document.querySelector(".errors input:not([type=hidden]), .errors select:not([hidden]), .errors textarea")?.focus();
   });
