@@ -132,7 +132,7 @@ class TenantScopedAdmin(ModelAdmin[Any]):
 def _filtered_column(item: Any) -> str:
     if isinstance(item, type) and issubclass(item, SimpleListFilter):
         return item.parameter_name or ""
-    return item[0] if isinstance(item, tuple) else item
+    return str(item[0] if isinstance(item, tuple) else item)
 
 
 class OperatorAdmin(TenantScopedAdmin):

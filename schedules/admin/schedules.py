@@ -249,6 +249,8 @@ class ScheduleAdmin(TenantScopedAdmin):
     @admin.display(description="next slot", ordering="next_slot_at")
     def next_slot(self, schedule: Schedule) -> str:
         """When it is due next."""
+        if schedule.held_since is not None:
+            return display.NOTHING
         now = datetime.now(UTC)
         slot = queries.next_slot_of(schedule, after=now, install_enabled=schedule.install.is_enabled)
         return display.moment(slot, relative=True, now=now)
