@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -15,9 +16,9 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
 from django.utils.text import capfirst
 
-from schedules import audit
+from schedules import audit, queries
 from schedules.errors import SchedulingError
-from schedules.models import Role, ScheduleRun
+from schedules.models import Role, ScheduleRun, Tenant
 
 WRITE = "extension:write"
 MAX_COUNTED = 5000
@@ -54,6 +55,29 @@ class WordsFilter(SimpleListFilter):
         return queryset.filter(**{self.parameter_name or "": self.value()}) if self.value() in self.values else queryset
 
 
+class TenantFilter(SimpleListFilter):
+    """By tenant, for those who see several: the first few of them, and the one that is chosen."""
+
+    title = "tenant"
+    parameter_name = "tenant"
+    SHOWN = 20
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The tenants, by name."""
+        tenants = visible_tenants(request.user)
+        rows = Tenant.objects.all() if tenants is None else Tenant.objects.filter(id__in=tenants)
+        found = {str(key): name for key, name in rows.values_list("id", "name")[: self.SHOWN]}
+        chosen = queries.parse_uuid(request.GET.get("tenant", ""))
+        if chosen is not None and str(chosen) not in found:
+            found |= {str(key): name for key, name in rows.filter(id=chosen).values_list("id", "name")}
+        return list(found.items()) if len(found) > 1 else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows of the tenant, among those that may be seen."""
+        chosen = queries.parse_uuid(self.value() or "")
+        return queryset if chosen is None else queryset.filter(tenant_id=chosen)
+
+
 def words_filter(column: str, values: Sequence[str], *, title: str = "") -> type[WordsFilter]:
     """A filter of that kind."""
     members = {"title": title or column.replace("_", " "), "parameter_name": column, "values": values}
@@ -62,7 +86,7 @@ def words_filter(column: str, values: Sequence[str], *, title: str = "") -> type
 
 def in_words(value: str) -> str:
     """A value of ours as words."""
-    return capfirst(value.replace("_", " "))
+    return re.sub(r"\bapi\b", "API", capfirst(value.replace("_", " ")), flags=re.IGNORECASE)
 
 
 class TenantScopedAdmin(ModelAdmin[Any]):
@@ -105,8 +129,7 @@ class TenantScopedAdmin(ModelAdmin[Any]):
 
         Django allows every member of the row, by which hidden ones could be guessed letter by letter.
         """
-        offered = [_filtered_column(item) for item in self.list_filter]
-        return any(lookup == name or lookup.startswith(f"{name}__") for name in offered)
+        return any(_asks_for(item, lookup) for item in self.list_filter)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the user sees this kind of row at all."""
@@ -129,10 +152,12 @@ class TenantScopedAdmin(ModelAdmin[Any]):
         return False
 
 
-def _filtered_column(item: Any) -> str:
+def _asks_for(item: Any, lookup: str) -> bool:
+    """Whether a lookup is what a filter asks for; what leads on to other tables is not."""
     if isinstance(item, type) and issubclass(item, SimpleListFilter):
-        return item.parameter_name or ""
-    return str(item[0] if isinstance(item, tuple) else item)
+        return lookup in {item.parameter_name, f"{item.parameter_name}__exact"}
+    name = item[0] if isinstance(item, tuple) else item
+    return bool(lookup == name or lookup.startswith(f"{name}__"))
 
 
 class OperatorAdmin(TenantScopedAdmin):

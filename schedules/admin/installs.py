@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 from schedules import installs, queries, services
 from schedules.admin import confirm, display, trail
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write
 from schedules.errors import SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule, ScheduleRun
 
@@ -27,7 +27,7 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
     """The tenant's installed extensions. Configuration may hold secrets, so only its names are shown."""
 
     list_display = ("name", "tenant", "installed_version", "state", "schedule_count", "updated")
-    list_filter = ("is_enabled",)
+    list_filter = (TenantFilter, "is_enabled")
     list_select_related = ("extension", "tenant", "version")
     search_fields = ("extension__name", "extension__publisher", "id")
     search_help_text = "Search by name, publisher or id"

@@ -6,11 +6,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html_join
 
 from schedules import audit
 from schedules.admin import display, trail
-from schedules.admin.base import OperatorAdmin, TenantScopedAdmin, in_words, visible_tenants, words_filter
+from schedules.admin.base import OperatorAdmin, TenantFilter, TenantScopedAdmin, in_words, visible_tenants, words_filter
 from schedules.models import (
     ApiEndpoint,
     AuditEvent,
@@ -29,8 +30,21 @@ class TenantAdmin(TenantScopedAdmin):
     """The tenants of the user."""
 
     tenant_lookup = "id"
-    list_display = ("name", "timezone", "id", "created_at")
+    list_display = ("name", "timezone", "id", "created_at", "places")
     search_fields = ("name", "id")
+
+    @admin.display(description="see its")
+    def places(self, tenant: Tenant) -> str:
+        """The lists of what is this tenant's alone."""
+        lists = (
+            ("Schedules", "schedule_changelist"),
+            ("Runs", "schedulerun_changelist"),
+            ("Extensions", "extensioninstall_changelist"),
+            ("API keys", "apikey_changelist"),
+            ("Audit trail", "auditevent_changelist"),
+        )
+        links = ((display.address(name), tenant.id, text) for text, name in lists)
+        return format_html_join(", ", '<a href="{}?tenant={}">{}</a>', links)
 
 
 @admin.register(TenantMembership)
@@ -96,9 +110,17 @@ class AuditEventAdmin(TenantScopedAdmin):
     """Who changed what."""
 
     list_display = ("when", "actor", "door", "done", "changed")
-    list_filter = (words_filter("source", [*audit.Source]), words_filter("subject_type", _SUBJECTS, title="about"))
+    list_filter = (
+        TenantFilter,
+        words_filter("source", [*audit.Source]),
+        words_filter("subject_type", _SUBJECTS, title="about"),
+    )
     search_fields = ("subject_id", "actor", "action")
     search_help_text = "Search by who, by what was done, or by the id of what was changed"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, under the name that the navigation has for it."""
+        return super().changelist_view(request, {"title": "Audit trail", **(extra_context or {})})
 
     @admin.display(description="when", ordering="at")
     def when(self, event: AuditEvent) -> str:

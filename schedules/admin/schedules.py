@@ -18,7 +18,15 @@ from django.utils.html import format_html
 
 from schedules import overview, queries, runs, services
 from schedules.admin import confirm, display, schedule_actions, schedule_page
-from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write, visible_tenants, words_filter
+from schedules.admin.base import (
+    TenantFilter,
+    TenantScopedAdmin,
+    act_on_each,
+    actor_of,
+    may_write,
+    visible_tenants,
+    words_filter,
+)
 from schedules.admin.schedule_form import POLICY_FIELDS, ScheduleForm
 from schedules.errors import SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule
@@ -68,6 +76,7 @@ class ScheduleAdmin(TenantScopedAdmin):
     list_display = ("title", "extension", "due", "state", "last_run", "next_slot", "mirror")
     list_filter = (
         AttentionFilter,
+        TenantFilter,
         "enabled",
         words_filter("last_run_status", RunStatus.values, title="last run"),
         # The plain filter would offer every tenant's extensions.

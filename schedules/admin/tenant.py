@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from schedules import api_keys, notifications
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write, visible_tenants
+from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.errors import SchedulingError
 from schedules.models import (
     MAX_NAME_LENGTH,
@@ -216,6 +216,7 @@ class ApiKeyAdmin(TenantOwnedAdmin):
     """The tenant's keys, by their first characters."""
 
     form = ApiKeyForm
+    list_filter = (TenantFilter, "role")
     list_display = ("name", "tenant", "role", "prefix", "last_used_at", "expires_at", "revoked_at")
     list_select_related = ("tenant",)
     actions = ("revoke",)

@@ -66,7 +66,14 @@ def test_every_page_of_an_operator(stage, visit, made, narrow):
     visitor = visit("olga", narrow=narrow)
     visitor.page.emulate_media(color_scheme="dark" if narrow else "light", reduced_motion="reduce")
     lists = [f"/admin/schedules/{name}/" for name in OPERATORS_LISTS]
-    for address in ("/admin/", "/admin/operations/", "/admin/load/", "/admin/auth/user/", *lists):
+    for address in (
+        "/admin/",
+        "/admin/operations/",
+        "/admin/load/",
+        "/admin/auth/user/",
+        "/admin/auth/user/add/",
+        *lists,
+    ):
         visitor.open(address).note()
     assert not visitor.faults, "\n".join(visitor.faults)
     visitor.open("/admin/load/")
@@ -76,10 +83,11 @@ def test_every_page_of_an_operator(stage, visit, made, narrow):
 
 
 def test_a_page_that_is_not_there_and_one_that_is_not_theirs_look_the_same(stage, visit, made):
-    theirs = visit("anna", f"/admin/schedules/schedule/{made['theirs']}/", expect=404).text
+    theirs = visit("anna", f"/admin/schedules/schedule/{made['theirs']}/", expect=404).look().text
     nobodys = visit("anna", f"/admin/schedules/schedule/{uuid.uuid4()}/", expect=404).text
     assert theirs == nobodys
-    visit("anna", "/admin/operations/", expect=403)
+    assert "There is nothing here" in theirs
+    visit("anna", "/admin/operations/", expect=403).look()
 
 
 def test_the_menu_of_a_narrow_screen_opens_by_keyboard(visit):
@@ -170,6 +178,7 @@ def test_a_wrong_csrf_token_changes_nothing(stage, visit, made):
     with httpx.Client(base_url=stage.url, cookies=cookies) as client:
         answer = client.post(f"/admin/schedules/schedule/{made['heartbeat']}/act/", data={"do": "disable"})
     assert answer.status_code == 403
+    assert "Nothing was changed" in answer.text
     assert stage.row(made["heartbeat"], "enabled") is True
 
 
