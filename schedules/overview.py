@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 
-from schedules import queries
+from schedules import cron
 from schedules.models import RunStatus, Schedule, ScheduleRun
 
 DAY: Final = timedelta(hours=24)
@@ -97,7 +97,7 @@ def concerns(tenants: Sequence[UUID] | None, *, now: datetime, shown: int = 4) -
 def due_within_the_hour(
     tenants: Sequence[UUID] | None, *, now: datetime, shown: int = 10
 ) -> list[tuple[datetime, Schedule]]:
-    """The next slot of each schedule that is due within an hour, soonest first. One statement."""
+    """The slots of the coming hour, soonest first. One statement."""
     # No schedule is due before the slot that it owes next, so nothing of the hour lies outside.
     rows = (
         _schedules(tenants)
@@ -106,11 +106,10 @@ def due_within_the_hour(
         .defer("payload", "install__config", "install__secret_envelope")
         .order_by("next_slot_at")[:MAX_CANDIDATES]
     )
-    found = []
+    found: list[tuple[datetime, Schedule]] = []
     for schedule in rows:
-        slot = queries.next_slot_of(schedule, after=now, install_enabled=True)
-        if slot is not None and slot < now + HOUR:
-            found.append((slot, schedule))
+        expression, zone = cron.parse(schedule.cron), cron.parse_zone(schedule.timezone)
+        found += [(slot, schedule) for slot in cron.slots(expression, zone, start=now, end=now + HOUR)]
     return sorted(found, key=lambda pair: (pair[0], str(pair[1].id)))[:shown]
 
 

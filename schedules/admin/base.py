@@ -96,6 +96,8 @@ class TenantScopedAdmin(ModelAdmin[Any]):
     """
 
     tenant_lookup: ClassVar[str] = "tenant_id"
+    # What an empty list says.
+    empty_hint: ClassVar[str] = ""
     list_per_page = 50
     paginator = CappedPaginator
     show_full_result_count = False
@@ -110,7 +112,8 @@ class TenantScopedAdmin(ModelAdmin[Any]):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, under the name of what it lists."""
-        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        context = {"title": capfirst(self.opts.verbose_name_plural), "empty_hint": self.empty_hint}
+        context |= extra_context or {}
         return super().changelist_view(request, context)
 
     def changeform_view(

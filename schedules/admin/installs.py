@@ -26,6 +26,7 @@ SHOWN: Final = 200
 class ExtensionInstallAdmin(TenantScopedAdmin):
     """The tenant's installed extensions. Configuration may hold secrets, so only its names are shown."""
 
+    empty_hint = "The platform installs extensions. Once one is there, its endpoints can be called on a schedule."
     list_display = ("name", "tenant", "installed_version", "state", "schedule_count", "updated")
     list_filter = (TenantFilter, "is_enabled")
     list_select_related = ("extension", "tenant", "version")

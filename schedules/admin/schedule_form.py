@@ -273,6 +273,8 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         rows = [ConflictRow("Endpoint", str(self.cleaned_data["endpoint"]), _endpoint_text(theirs))]
         for name in (*SERVICE_MEMBERS, *sorted(policies.MEMBERS & self.cleaned_data.keys())):
             mine = self.cleaned_data[name]
+            if name == "timezone":
+                mine = mine or self.instance.install.tenant.timezone  # what an empty one is saved as
             label = str(self.fields[name].label or name.replace("_", " ").capitalize())
             rows.append(ConflictRow(label, _as_text(mine), _as_text(getattr(theirs, name))))
         return Conflict(theirs.revision, [row for row in rows if row.mine != row.theirs])

@@ -169,6 +169,7 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
     """Whom the tenant wants told of what."""
 
     form = ChannelForm
+    empty_hint = "A channel tells you by e-mail or webhook of failures, recoveries, pauses and missed slots."
     list_display = ("target", "kind", "tenant", "told_of", "is_active", "created_at")
     list_filter = ("kind", "is_active")
     list_select_related = ("tenant",)
@@ -216,6 +217,7 @@ class ApiKeyAdmin(TenantOwnedAdmin):
     """The tenant's keys, by their first characters."""
 
     form = ApiKeyForm
+    empty_hint = "A key lets your own tools keep schedules through the admin API."
     list_filter = (TenantFilter, "role")
     list_display = ("name", "tenant", "role", "prefix", "last_used_at", "expires_at", "revoked_at")
     list_select_related = ("tenant",)

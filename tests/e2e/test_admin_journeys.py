@@ -128,6 +128,10 @@ def test_a_run_now_is_followed_to_its_end_and_repeated(stage, visit):
     visitor.page.get_by_text("This is the new run").wait_for()
     assert visitor.page.url != first
     eventually(lambda: stage.statuses(schedule_id) == ["succeeded", "succeeded"], seconds=30)
+    visitor.open(page_of(schedule_id)).look()
+    visitor.page.get_by_role("button", name=re.compile("^Run again")).first.click()
+    visitor.page.get_by_text("This is the new run").wait_for()
+    eventually(lambda: stage.statuses(schedule_id) == ["succeeded"] * 3, seconds=30)
 
 
 def test_schedules_are_disabled_enabled_run_and_deleted_in_the_list_and_on_their_page(stage, visit):

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import shlex
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.password_validation import validate_password
@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from schedules import load
+from schedules import load, overview
 from schedules.models import AuditEvent, ExtensionInstall, Schedule, ScheduleRun
 from tests.support.people import page
 
@@ -167,3 +167,35 @@ def test_the_load_of_the_coming_day_counts_each_slot_once(operator, world):
 
 def page_text(client, address):
     return client.get(address).content.decode()
+
+
+def test_the_slots_of_the_coming_hour_are_told_soonest_first(world, other_world):
+    moment = datetime(2026, 3, 3, 10, 7, tzinfo=UTC)
+    quarters = world.create(cron="*/15 * * * *", timezone="UTC", name="Quarters", sync=False)
+    later = world.create(cron="30 11 * * *", timezone="Europe/Berlin", name="At 10:30 UTC", sync=False)
+    tomorrow = world.create(cron="0 9 * * *", timezone="UTC", sync=False)
+    theirs = other_world.create(cron="20 * * * *", timezone="UTC", sync=False)
+    ids = [row["id"] for row in (quarters, later, tomorrow, theirs)]
+    Schedule.objects.filter(id__in=ids).update(next_slot_at=moment)
+
+    due = overview.due_within_the_hour([world.tenant_id], now=moment)
+
+    told = [(f"{slot:%H:%M}", schedule.name) for slot, schedule in due]
+    assert sorted(told) == sorted(
+        [(at, "Quarters") for at in ("10:15", "10:30", "10:45", "11:00")] + [("10:30", "At 10:30 UTC")]
+    )
+    assert [at for at, _ in told] == sorted(at for at, _ in told)
+
+
+def test_the_runs_of_each_hour_are_counted_for_the_tenant_alone(world, other_world):
+    schedule, theirs = world.create(sync=False), other_world.create(sync=False)
+    for owner, row in ((world, schedule), (other_world, theirs)):
+        run = owner.queued_run(row)
+        ScheduleRun.objects.filter(id=run.id).update(slot=NOW - timedelta(hours=3))
+        old = owner.queued_run(row)
+        ScheduleRun.objects.filter(id=old.id).update(slot=NOW - timedelta(hours=30))
+
+    counts = overview.runs_by_hour([world.tenant_id], now=NOW)
+
+    hour = (NOW - timedelta(hours=3)).replace(minute=0, second=0, microsecond=0)
+    assert counts == {hour: {"queued": 1}}
