@@ -3,7 +3,7 @@ PYTHON := $(CURDIR)/.venv/bin/python
 INSTALLED := .venv/.installed
 CELERY_INSTALLED := var/celery-venv/.installed
 
-.PHONY: demo test check bench time-differential openapi lock format
+.PHONY: demo test check bench screenshots time-differential openapi lock format
 
 demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
@@ -23,6 +23,10 @@ check: $(INSTALLED)
 # QUICK=1 takes small sizes and leaves docs/ alone.
 bench: $(INSTALLED) $(CELERY_INSTALLED)
 	$(PYTHON) -m bench
+
+# The main pages at both widths, light and dark, into var/screenshots; needs Chromium, as the tests do.
+screenshots: $(INSTALLED)
+	DJANGO_SETTINGS_MODULE=tests.settings $(PYTHON) -m tests.screenshots
 
 # Compares the engine's fires with our slots in every IANA zone; `make test` does so in some forty.
 time-differential: $(INSTALLED)

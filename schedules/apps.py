@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class SchedulesConfig(AppConfig):
@@ -19,3 +20,10 @@ class SchedulesConfig(AppConfig):
             temporal_bridge.read_profile()
         except ValueError as error:
             raise SystemExit(f"Configuration error: {error}") from None
+
+
+class SchedulerAdminConfig(admin_apps.AdminConfig):
+    """Django's admin with our site in place of its own."""
+
+    default = False
+    default_site = "schedules.admin_site.SchedulerAdminSite"

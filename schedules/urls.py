@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from csp import constants as csp
+from csp.decorators import csp_replace
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
@@ -18,10 +20,16 @@ from schedules.api.schema import SchemaView
 
 _EXTENSION = "api/extensions/<str:extension_ref>"
 _REGISTRY = "api/internal/registry"
+# Swagger UI writes styles and images into its page; the other pages' policy stays closed to both.
+_DOCS_POLICY = {"style-src": [csp.SELF, csp.UNSAFE_INLINE], "img-src": [csp.SELF, "data:"]}
 
 urlpatterns = [
     path("api/schema/", SchemaView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path(
+        "api/docs/",
+        csp_replace(_DOCS_POLICY)(SpectacularSwaggerSplitView.as_view(url_name="schema")),
+        name="docs",
+    ),
     path(f"{_EXTENSION}/endpoints", admin_views.EndpointsView.as_view(), name="endpoints"),
     path(f"{_EXTENSION}/schedules/preview", admin_views.PreviewView.as_view(), name="preview"),
     path(f"{_EXTENSION}/schedules/disable-all", admin_views.DisableAllView.as_view(), name="disable-all"),

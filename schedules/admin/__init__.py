@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from schedules.admin import registry, runs, schedules, tenant
+from schedules.admin import installs, registry, runs, schedules, tenant
 
-__all__ = ["registry", "runs", "schedules", "tenant"]
+__all__ = ["installs", "registry", "runs", "schedules", "tenant"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
+from uuid import UUID
 
 from django.contrib import messages
+from django.contrib.admin import ModelAdmin, ShowFacets, SimpleListFilter
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
-from unfold.admin import ModelAdmin
+from django.utils.text import capfirst
 
 from schedules import audit, queries
 from schedules.errors import SchedulingError
-from schedules.models import Role, ScheduleRun
+from schedules.models import Role, ScheduleRun, Tenant
 
 WRITE = "extension:write"
 MAX_COUNTED = 5000
@@ -38,30 +41,98 @@ class CappedPaginator(Paginator[Any]):
         return int(cast("QuerySet[Any]", self.object_list).order_by()[:MAX_COUNTED].count())
 
 
-class TenantScopedAdmin(ModelAdmin):
+class WordsFilter(SimpleListFilter):
+    """A filter by one column with values that are known beforehand, shown as words."""
+
+    values: ClassVar[Sequence[str]] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The values, as words."""
+        return [(value, in_words(value)) for value in self.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows with the value."""
+        return queryset.filter(**{self.parameter_name or "": self.value()}) if self.value() in self.values else queryset
+
+
+class TenantFilter(SimpleListFilter):
+    """By tenant, for those who see several: the first few of them, and the one that is chosen."""
+
+    title = "tenant"
+    parameter_name = "tenant"
+    SHOWN = 20
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The tenants, by name."""
+        tenants = visible_tenants(request.user)
+        rows = Tenant.objects.all() if tenants is None else Tenant.objects.filter(id__in=tenants)
+        found = {str(key): name for key, name in rows.values_list("id", "name")[: self.SHOWN]}
+        chosen = queries.parse_uuid(request.GET.get("tenant", ""))
+        if chosen is not None and str(chosen) not in found:
+            found |= {str(key): name for key, name in rows.filter(id=chosen).values_list("id", "name")}
+        return list(found.items()) if len(found) > 1 else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows of the tenant, among those that may be seen."""
+        chosen = queries.parse_uuid(self.value() or "")
+        return queryset if chosen is None else queryset.filter(tenant_id=chosen)
+
+
+def words_filter(column: str, values: Sequence[str], *, title: str = "") -> type[WordsFilter]:
+    """A filter of that kind."""
+    members = {"title": title or column.replace("_", " "), "parameter_name": column, "values": values}
+    return type(f"{column.title()}Filter", (WordsFilter,), members)
+
+
+def in_words(value: str) -> str:
+    """A value of ours as words."""
+    return re.sub(r"\bapi\b", "API", capfirst(value.replace("_", " ")), flags=re.IGNORECASE)
+
+
+class TenantScopedAdmin(ModelAdmin[Any]):
     """Shows a member the rows of their tenants, and nothing that could be changed past the services.
 
     ``tenant_lookup`` leads from the model to the tenant's id. Superusers see every tenant.
     """
 
     tenant_lookup: ClassVar[str] = "tenant_id"
+    # What an empty list says.
+    empty_hint: ClassVar[str] = ""
     list_per_page = 50
     paginator = CappedPaginator
     show_full_result_count = False
+    # Counting a million rows for each choice of each filter takes longer than anybody waits.
+    show_facets = ShowFacets.NEVER
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The rows that the user may see."""
         rows = super().get_queryset(request)
-        tenants = queries.visible_tenants(request.user)
+        tenants = visible_tenants(request.user)
         return rows if tenants is None else rows.filter(**{f"{self.tenant_lookup}__in": tenants})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, under the name of what it lists."""
+        context = {"title": capfirst(self.opts.verbose_name_plural), "empty_hint": self.empty_hint}
+        context |= extra_context or {}
+        return super().changelist_view(request, context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """The form, with one button to save it."""
+        context = {"show_save_and_add_another": False, "show_save_and_continue": False, **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allow what the filters of the page ask for, and nothing else.
 
         Django allows every member of the row, by which hidden ones could be guessed letter by letter.
         """
-        offered = [item[0] if isinstance(item, tuple) else item for item in self.list_filter]
-        return any(lookup == name or lookup.startswith(f"{name}__") for name in offered)
+        return any(_asks_for(item, lookup) for item in self.list_filter)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the user sees this kind of row at all."""
@@ -84,6 +155,14 @@ class TenantScopedAdmin(ModelAdmin):
         return False
 
 
+def _asks_for(item: Any, lookup: str) -> bool:
+    """Whether a lookup is what a filter asks for; what leads on to other tables is not."""
+    if isinstance(item, type) and issubclass(item, SimpleListFilter):
+        return lookup in {item.parameter_name, f"{item.parameter_name}__exact"}
+    name = item[0] if isinstance(item, tuple) else item
+    return bool(lookup == name or lookup.startswith(f"{name}__"))
+
+
 class OperatorAdmin(TenantScopedAdmin):
     """For what belongs to the platform: superusers alone see it."""
 
@@ -102,21 +181,34 @@ def is_superuser(user: User | AnonymousUser) -> bool:
     return user.is_active and user.is_superuser
 
 
+def roles_of(user: Any) -> Mapping[UUID, Role]:
+    """The user's role in each of their tenants. Read once for a request, however many rows ask."""
+    if not user.is_active or not user.is_staff:
+        return {}
+    if not hasattr(user, "_tenant_roles"):
+        memberships = user.tenant_memberships.filter(is_active=True).values_list("tenant_id", "role")
+        user._tenant_roles = {tenant_id: Role(role) for tenant_id, role in memberships}  # noqa: SLF001 - our own mark
+    roles: Mapping[UUID, Role] = user._tenant_roles  # noqa: SLF001
+    return roles
+
+
+def visible_tenants(user: Any) -> Sequence[UUID] | None:
+    """The tenants whose rows the user may see; None means all of them (operators)."""
+    return None if is_superuser(user) else list(roles_of(user))
+
+
 def is_member(user: Any) -> bool:
     """Whether the user works in any tenant."""
-    return bool(user.is_active and user.is_staff and user.tenant_memberships.filter(is_active=True).exists())
+    return bool(roles_of(user))
 
 
 def may_write(user: Any, *, tenant_id: Any = None) -> bool:
     """Whether the user may change what a tenant owns; without a tenant: in any."""
     if is_superuser(user):
         return True
-    if not (user.is_active and user.is_staff):
-        return False
-    memberships = user.tenant_memberships.filter(is_active=True)
-    if tenant_id is not None:
-        memberships = memberships.filter(tenant_id=tenant_id)
-    return any(WRITE in Role(membership.role).permissions for membership in memberships)
+    roles = roles_of(user)
+    asked = roles.values() if tenant_id is None else [roles[tenant_id]] if tenant_id in roles else []
+    return any(WRITE in role.permissions for role in asked)
 
 
 def act_on_each(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., object], *, done: str) -> None:

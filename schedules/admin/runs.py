@@ -2,73 +2,163 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.db.models.expressions import RawSQL
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.urls.resolvers import URLPattern
 from django.utils.html import format_html
-from unfold.decorators import display
 
-from schedules import runs, temporal
-from schedules.admin.base import TenantScopedAdmin, act_on_each, may_write
-from schedules.models import RunStatus, Schedule, ScheduleRun
+from schedules import queries, runs, temporal
+from schedules.admin import display, run_page
+from schedules.admin.base import (
+    TenantFilter,
+    TenantScopedAdmin,
+    act_on_each,
+    actor_of,
+    in_words,
+    is_superuser,
+    may_write,
+    visible_tenants,
+    words_filter,
+)
+from schedules.errors import SchedulingError
+from schedules.models import UNFINISHED_STATUSES, RunStatus, Schedule, ScheduleRun
 
-STATUS_COLOURS: dict[str, str] = {
-    RunStatus.SUCCEEDED: "success",
-    RunStatus.FAILED: "danger",
-    RunStatus.TIMED_OUT: "danger",
-    RunStatus.MISSED: "warning",
-    RunStatus.SKIPPED_OVERLAP: "warning",
-    RunStatus.SKIPPED_DISABLED: "warning",
-    RunStatus.RUNNING: "info",
-    RunStatus.QUEUED: "info",
-    RunStatus.CANCELLED: "warning",
-    RunStatus.SUPERSEDED: "warning",
-}
+MAX_FITTING = 100
+# For each tenant by itself, because every index of runs begins with the tenant. The newest of all are among them.
+_NEWEST_OF_EACH_TENANT = """
+SELECT newest.id FROM schedules_tenant AS tenant, LATERAL (
+    SELECT id FROM schedules_schedulerun WHERE tenant_id = tenant.id ORDER BY slot DESC, id DESC LIMIT %s
+) AS newest
+"""
+
+
+def _lists_every_tenant(request: HttpRequest) -> bool:
+    """Whether an operator looks at the list of all tenants' runs, where a page is all that is shown."""
+    match = request.resolver_match
+    is_list = match is not None and match.url_name == "schedules_schedulerun_changelist" and request.method == "GET"
+    return is_list and is_superuser(request.user) and not (request.GET.get("tenant") or request.GET.get("q"))
 
 
 @admin.register(ScheduleRun)
 class ScheduleRunAdmin(TenantScopedAdmin):
     """What became of each slot and each request."""
 
-    list_display = ("slot", "coloured_status", "endpoint", "trigger", "attempts", "http_status", "took", "late")
-    list_filter = ("status", "trigger")
-    search_fields = ("id", "schedule__id", "endpoint_path")
-    fields = (
-        "id",
-        "status",
-        "reason",
-        "error",
-        "response_text",
-        "schedule_link",
-        "in_the_way",
-        "repeats",
-        "catch_up",
-        "cancel_requested_at",
-        "slot",
-        "trigger",
-        "actor",
-        "endpoint",
-        "http_status",
-        "attempts",
-        "attempt_log",
-        "took",
-        "late",
-        "version_name",
-        "content_hash",
-        "schedule_revision",
-        "payload",
-        "response_bytes",
-        "workflow",
-        "workflow_run_id",
-        "created_at",
-        "started_at",
-        "finished_at",
-    )
-    readonly_fields = fields
+    list_display = ("due_at", "state", "endpoint", "why", "attempts", "answer", "took", "late")
+    list_filter = (TenantFilter, words_filter("status", RunStatus.values))
+    # Sorting a million rows by what no index has takes longer than anybody waits.
+    sortable_by = ("due_at",)
+    search_fields = ("id",)
+    search_help_text = "Search by a part of the schedule's name or path, by run id or schedule id"
     actions = ("cancel", "replay")
+    change_list_template = "admin/schedules/run_list.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduleRun]:
+        """Without what is large; a run's own page reads it when it shows it."""
+        rows = super().get_queryset(request).defer("payload", "response_text", "attempt_log")
+        if _lists_every_tenant(request):
+            rows = rows.filter(id__in=RawSQL(_NEWEST_OF_EACH_TENANT, [self.list_per_page]))  # noqa: S611 - a constant
+        return rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ScheduleRun], search_term: str
+    ) -> tuple[QuerySet[ScheduleRun], bool]:
+        """By id, or by the schedules that fit. Looking into each of a million runs takes longer than anybody waits."""
+        text = search_term.strip().replace("\x00", "")
+        if not text:
+            return queryset, False
+        schedules = Schedule.objects.all()
+        if (tenants := visible_tenants(request.user)) is not None:
+            schedules = schedules.filter(tenant_id__in=tenants)
+        if (identifier := queries.parse_uuid(text)) is not None:
+            # With its tenant where it is a schedule's, because the index of a schedule's runs begins with that.
+            tenant_id = schedules.filter(id=identifier).values_list("tenant_id", flat=True).first()
+            if tenant_id is not None:
+                return queryset.filter(tenant_id=tenant_id, schedule_id=identifier), False
+            return queryset.filter(id=identifier), False
+        fitting = queries.filter_schedules(schedules, search=text).values_list("tenant_id", "id")[:MAX_FITTING]
+        owners: dict[UUID, list[UUID]] = {}
+        for tenant_id, schedule_id in fitting:
+            owners.setdefault(tenant_id, []).append(schedule_id)
+        found = Q()
+        for tenant_id, ids in owners.items():
+            found |= Q(tenant_id=tenant_id, schedule_id__in=ids)
+        return (queryset.filter(found) if owners else queryset.none()), False
+
+    def get_urls(self) -> list[URLPattern]:
+        """What a run can be asked to do, before the stock addresses, which take anything."""
+        act = path("<uuid:run_id>/act/", self.admin_site.admin_view(self.act_view), name="schedules_schedulerun_act")
+        return [act, *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, with a word on what is left out of it."""
+        return super().changelist_view(
+            request, {"of_every_tenant": _lists_every_tenant(request), **(extra_context or {})}
+        )
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The run's page."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        run = self._run(request, object_id)
+        schedule = Schedule.objects.filter(tenant_id=run.tenant_id, id=run.schedule_id).first()
+        writes = may_write(request.user, tenant_id=run.tenant_id)
+        is_over = run.status not in UNFINISHED_STATUSES
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Run {display.short_id(run.id)}",
+            "run": run,
+            "schedule": schedule,
+            "attempts": run_page.read_attempts(run),
+            "is_live": not is_over,
+            "may_cancel": writes and not is_over and run.cancel_requested_at is None,
+            "may_replay": writes and is_over and schedule is not None,
+            "curl": run_page.curl_of(run),
+            "workflow_url": temporal.workflow_url(run.workflow_id),
+            "payload": run_page.readable(run.payload),
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/schedules/run_page.html", context)
+
+    def act_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
+        """Stop the run, or run it again."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        run = self._run(request, str(run_id))
+        if not may_write(request.user, tenant_id=run.tenant_id):
+            raise PermissionDenied
+        ids: dict[str, Any] = {
+            "tenant_id": run.tenant_id,
+            "install_id": run.install_id,
+            "run_id": run.id,
+            "actor": actor_of(request),
+        }
+        shown = run.id
+        try:
+            if request.POST.get("do") == "cancel":
+                runs.cancel_run(**ids)
+                messages.success(request, "The run was asked to stop")
+            elif request.POST.get("do") == "replay":
+                shown = runs.replay_run(**ids).id
+                messages.success(request, "This is the new run")
+        except SchedulingError as error:
+            messages.error(request, error.message)
+        return HttpResponseRedirect(display.address("schedulerun_change", shown))
+
+    def _run(self, request: HttpRequest, object_id: str) -> ScheduleRun:
+        run: ScheduleRun | None = self.get_object(request, object_id)
+        if run is None:
+            raise Http404("Run not found")
+        return run
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whoever may write in any tenant; which runs is checked for each."""
@@ -77,62 +167,46 @@ class ScheduleRunAdmin(TenantScopedAdmin):
     @admin.action(description="Cancel", permissions=["cancel"])
     def cancel(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
         """Stop each."""
-        act_on_each(request, rows.defer("payload"), runs.cancel_run, done="asked to stop")
+        act_on_each(request, rows, runs.cancel_run, done="asked to stop")
 
     @admin.action(description="Run again", permissions=["cancel"])
     def replay(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
         """Run each again with the payload that it had."""
-        act_on_each(request, rows.defer("payload"), runs.replay_run, done="asked to run again")
+        act_on_each(request, rows, runs.replay_run, done="asked to run again")
 
-    @admin.display(description="schedule")
-    def schedule_link(self, run: ScheduleRun) -> str:
-        """The schedule, which may be gone by now."""
-        schedule = Schedule.objects.filter(tenant_id=run.tenant_id, id=run.schedule_id).first()
-        if schedule is None:
-            return f"{run.schedule_id} (deleted)"
-        address = reverse("admin:schedules_schedule_change", args=[schedule.id])
-        return format_html('<a href="{}">{}</a>', address, schedule)
+    @admin.display(description="slot", ordering="slot")
+    def due_at(self, run: ScheduleRun) -> str:
+        """When it was due."""
+        return format_html('<span class="row-title">{}</span>', display.moment(run.slot))
 
-    @admin.display(description="in its way")
-    def in_the_way(self, run: ScheduleRun) -> str:
-        """The run that kept this one from starting, or took its place."""
-        return self._link(run.blocked_by)
+    @admin.display(description="status", ordering="status")
+    def state(self, run: ScheduleRun) -> str:
+        """The state, and why."""
+        return format_html(
+            '{} <span class="row-detail">{}</span>', display.status_badge(run.status), run.reason or run.error[:80]
+        )
 
-    @admin.display(description="repeats")
-    def repeats(self, run: ScheduleRun) -> str:
-        """The run that this one repeats."""
-        return self._link(run.replay_of)
-
-    @staticmethod
-    def _link(run_id: UUID | None) -> str:
-        if run_id is None:
-            return "-"
-        return format_html('<a href="{}">{}</a>', reverse("admin:schedules_schedulerun_change", args=[run_id]), run_id)
-
-    @display(description="status", ordering="status", label=STATUS_COLOURS)
-    def coloured_status(self, run: ScheduleRun) -> tuple[str, str]:
-        """The state, as a label."""
-        return run.status, run.get_status_display()
+    @admin.display(description="trigger", ordering="trigger")
+    def why(self, run: ScheduleRun) -> str:
+        """Why it exists."""
+        return in_words(run.trigger)
 
     @admin.display(description="endpoint")
     def endpoint(self, run: ScheduleRun) -> str:
         """What was called."""
-        return f"{run.endpoint_method} {run.endpoint_path}".strip() or "-"
+        return f"{run.endpoint_method} {run.endpoint_path}".strip() or display.NOTHING
+
+    @admin.display(description="answer")
+    def answer(self, run: ScheduleRun) -> int | str:
+        """The status that came back."""
+        return display.NOTHING if run.http_status is None else run.http_status
 
     @admin.display(description="took")
     def took(self, run: ScheduleRun) -> str:
         """From the first attempt to the end."""
-        return "-" if run.duration_ms is None else f"{run.duration_ms} ms"
+        return display.milliseconds(run.duration_ms)
 
     @admin.display(description="late by")
     def late(self, run: ScheduleRun) -> str:
         """From the slot to the first attempt."""
-        return "-" if run.lateness_ms is None else f"{run.lateness_ms} ms"
-
-    @admin.display(description="workflow")
-    def workflow(self, run: ScheduleRun) -> str:
-        """The workflow behind the run, with a link where a Temporal UI is configured."""
-        address = temporal.workflow_url(run.workflow_id)
-        if not address:
-            return run.workflow_id or "-"
-        return format_html('<a href="{}">{}</a>', address, run.workflow_id)
+        return display.milliseconds(run.lateness_ms)

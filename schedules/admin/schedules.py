@@ -1,162 +1,71 @@
-"""Schedules: the one thing that tenant administrators change here."""
+"""Schedules: the list, the form's saving, and the addresses of a schedule's pages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
+from uuid import UUID
 
-from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
-from django.forms.fields import InvalidJSONInput
-from django.http import HttpRequest, HttpResponseRedirect
-from unfold.decorators import display
-from unfold.widgets import (
-    UnfoldAdminSelectWidget,
-    UnfoldAdminTextareaWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanSwitchWidget,
-)
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.urls.resolvers import URLPattern
+from django.utils.html import format_html
 
-from schedules import payloads, policies, queries, runs, services
-from schedules.admin.base import TenantScopedAdmin, act_on_each, actor_of, may_write
-from schedules.admin.runs import STATUS_COLOURS
-from schedules.changes import ScheduleChanges
+from schedules import overview, queries, runs, services
+from schedules.admin import confirm, display, schedule_actions, schedule_page
+from schedules.admin.base import (
+    TenantFilter,
+    TenantScopedAdmin,
+    act_on_each,
+    actor_of,
+    may_write,
+    visible_tenants,
+    words_filter,
+)
+from schedules.admin.schedule_form import POLICY_FIELDS, ScheduleForm
 from schedules.errors import SchedulingError
-from schedules.models import ApiEndpoint, ExtensionInstall, Schedule, SyncState
+from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule
 
-_SERVICE_MEMBERS = ("name", "cron", "timezone", "enabled", "payload")
-_POLICY_FIELDS = (
-    ("overlap_policy", "catch_up_policy"),
-    ("retry_max_attempts", "retry_first_delay_seconds"),
-    ("retry_factor", "retry_longest_delay_seconds"),
-    ("run_deadline_seconds", "attempt_timeout_seconds"),
-    "pause_after_failures",
-)
+MAX_INSTALLS_OFFERED = 200
 
 
-class EndpointChoice(forms.ModelChoiceField[ApiEndpoint]):
-    """An endpoint by method and path, with the version that declares it."""
+class AttentionFilter(admin.SimpleListFilter):
+    """The reasons to look at a schedule that the home page knows."""
 
-    def label_from_instance(self, obj: ApiEndpoint) -> str:
-        """What the list shows."""
-        return f"{obj} - {obj.version}"
+    title = "attention"
+    parameter_name = "attention"
 
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The reasons."""
+        return [(kind.name, kind.title) for kind in overview.KINDS]
 
-class PayloadField(forms.JSONField):
-    """JSON that can be read, stored and shown again; anything else is an error at the field."""
-
-    def to_python(self, value: Any) -> Any:
-        """Decode, or refuse."""
-        try:
-            decoded = super().to_python(value)
-        except (ValueError, RecursionError) as error:  # e.g. a number of ten thousand digits
-            raise ValidationError("Enter a valid JSON.", code="invalid") from error
-        if problem := payloads.problem_with_json(decoded):
-            raise ValidationError(f"payload {problem}", code="invalid")
-        return decoded
-
-    def bound_data(self, data: Any, initial: Any) -> Any:
-        """What was typed, as it was typed, where it cannot be shown any other way."""
-        try:
-            self.to_python(data)
-            return super().bound_data(data, initial)
-        except ValidationError:
-            return InvalidJSONInput(data)
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> QuerySet[Schedule]:
+        """The schedules that one reason is about."""
+        if self.value() not in {kind.name for kind in overview.KINDS}:
+            return queryset
+        return queryset.filter(overview.condition(str(self.value()), now=datetime.now(UTC)))
 
 
-class ScheduleForm(forms.ModelForm[Schedule]):
-    """Asks the service whether it would take the input; rules live there alone."""
+class ScheduleList(ChangeList):
+    """Leads to the schedules' pages instead of their forms, and reads how long the last runs took in one statement."""
 
-    request: HttpRequest
+    def url_for_result(self, result: Any) -> str:
+        """The page."""
+        return display.address("schedule_page", result.pk)
 
-    endpoint = EndpointChoice(queryset=ApiEndpoint.objects.none(), widget=UnfoldAdminSelectWidget)
-    name = forms.CharField(
-        required=False, max_length=128, widget=UnfoldAdminTextInputWidget, help_text="Unique within the extension."
-    )
-    cron = forms.CharField(
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Minute, hour, day of month, month, day of week; e.g. 0 9 * * MON-FRI for 9:00 on working days.",
-    )
-    timezone = forms.CharField(
-        required=False,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="An IANA name such as Europe/Berlin; empty for the tenant's zone.",
-    )
-    enabled = forms.BooleanField(required=False, initial=True, widget=UnfoldBooleanSwitchWidget)
-    seen_revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
-    payload = PayloadField(
-        required=False, widget=UnfoldAdminTextareaWidget, help_text="A JSON object or array that is sent along."
-    )
-
-    class Meta:
-        model = Schedule
-        fields = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload", *sorted(policies.MEMBERS))
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.initial["seen_revision"] = self.instance.revision
-        for name in policies.MEMBERS & self.fields.keys():
-            self.fields[name].required = False
-        installs = ExtensionInstall.objects.select_related("extension", "tenant")
-        tenants = queries.visible_tenants(self.request.user)
-        if tenants is not None:
-            installs = installs.filter(tenant_id__in=tenants)
-        if not self.is_new:
-            installs = installs.filter(id=self.instance.install_id)
-        if "install" in self.fields:
-            cast("forms.ModelChoiceField[ExtensionInstall]", self.fields["install"]).queryset = installs
-        endpoints = ApiEndpoint.objects.filter(schedulable=True, version__installs__in=installs).distinct()
-        choice = cast("EndpointChoice", self.fields["endpoint"])
-        choice.queryset = endpoints.select_related("version__extension")
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the form creates; the id is no sign of it, because it is made beforehand."""
-        return self.instance._state.adding  # noqa: SLF001 - documented at Model._state
-
-    def clean(self) -> dict[str, Any]:
-        """Try the write and take it back, so that every refusal stands at its field."""
-        cleaned = super().clean() or self.cleaned_data
-        install = cleaned.get("install") if self.is_new else self.instance.install
-        if self.errors or install is None:
-            return cleaned
-        if not may_write(self.request.user, tenant_id=install.tenant_id):
-            raise ValidationError("You may look at this tenant's schedules, and not change them")
-        try:
-            services.check_schedule(
-                tenant_id=install.tenant_id,
-                install_id=install.id,
-                schedule_id=None if self.is_new else self.instance.pk,
-                changes=self.changes(),
-                expected_revisions=self.expected_revisions(),
-            )
-        except SchedulingError as error:
-            for field, message in error.fields.items():
-                self.add_error(_form_field(field, self.fields), message)
-            if not error.fields:
-                raise ValidationError(error.message) from error
-        return cleaned
-
-    def expected_revisions(self) -> set[int] | None:
-        """The revision that the form was opened with, so that somebody else's change meanwhile is not undone."""
-        seen = None if self.is_new else self.cleaned_data.get("seen_revision")
-        return None if seen is None else {seen}
-
-    def changes(self) -> ScheduleChanges:
-        """The input as the service takes it."""
-        values: dict[str, Any] = {name: self.cleaned_data[name] for name in _SERVICE_MEMBERS}
-        for name in policies.MEMBERS & self.cleaned_data.keys():
-            # An empty one keeps what is there, where null has no meaning of its own.
-            if self.cleaned_data[name] not in {None, ""} or policies.is_nullable(name):
-                values[name] = self.cleaned_data[name]
-        values["endpoint_id"] = self.cleaned_data["endpoint"].id
-        values["timezone"] = values["timezone"] or None
-        return cast("ScheduleChanges", values)
-
-    def _post_clean(self) -> None:
-        """Leave the row alone: the service sets and validates it."""
+    def get_results(self, request: HttpRequest) -> None:
+        """The rows of one page of the list, with how long their last runs took."""
+        super().get_results(request)
+        rows = list(self.result_list)
+        durations = overview.last_durations(rows)
+        for row in rows:
+            row.last_duration_ms = durations.get(row.id)
+        self.result_list = rows
 
 
 @admin.register(Schedule)
@@ -164,58 +73,60 @@ class ScheduleAdmin(TenantScopedAdmin):
     """The schedules of the user's tenants."""
 
     form = ScheduleForm
-    list_display = (
-        "title",
-        "install",
-        "endpoint_text",
-        "cron",
-        "timezone",
+    list_display = ("title", "extension", "due", "state", "last_run", "next_slot", "mirror")
+    list_filter = (
+        AttentionFilter,
+        TenantFilter,
         "enabled",
-        "last_run",
-        "next_slot",
-        "coloured_sync_state",
+        words_filter("last_run_status", RunStatus.values, title="last run"),
+        # The plain filter would offer every tenant's extensions.
+        ("install__extension", admin.RelatedOnlyFieldListFilter),
     )
-    # The plain filter would offer every tenant's extensions.
-    list_filter = ("enabled", "last_run_status", ("install__extension", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("install__extension", "install__tenant")
-    search_fields = ("name", "endpoint_path", "id")
-    readonly_fields = (
-        "id",
-        "mirror",
-        "sync_error",
-        "hold",
-        "disabled_reason",
-        "next_slot",
-        "last_run_at",
-        "last_run_status",
-        "last_error",
-        "last_success_at",
-        "consecutive_failures",
-        "created_at",
-        "updated_at",
-    )
+    search_fields = ("name", "endpoint_path", "install__extension__name", "cron", "id")
+    search_help_text = "Search by name, path, extension, expression or id"
     actions = ("enable", "disable", "run_now", "lift_hold", "delete_through_service")
+    change_list_template = "admin/schedules/schedule_list.html"
+    change_form_template = "admin/schedules/schedule_form.html"
 
-    def get_form(self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
-        """The form, which needs to know who asks."""
-        form = super().get_form(request, obj, change=change, **kwargs)
-        return type(form.__name__, (form,), {"request": request})
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        """Without what a list has no use for and a secret may be in."""
+        return super().get_queryset(request).defer("install__config", "install__secret_envelope")
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """What is asked for, the policies folded away, and on an existing schedule what became of it."""
-        asked = ("install", "endpoint", "name", "cron", "timezone", "enabled", "payload")
-        policies_set = ("Policies", {"fields": _POLICY_FIELDS, "classes": ["collapse"]})
-        if obj is None:
-            return ((None, {"fields": asked}), policies_set)
-        return (
-            (None, {"fields": (*asked, "seen_revision")}),
-            policies_set,
-            ("What became of it", {"fields": self.readonly_fields}),
-        )
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Our list."""
+        return ScheduleList
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
-        """A schedule stays with its install."""
-        return self.readonly_fields if obj is None else ("install", *self.readonly_fields)
+    def get_urls(self) -> list[URLPattern]:
+        """A schedule's pages before the stock ones, whose address takes anything."""
+
+        def page(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+            def inner(request: HttpRequest, schedule_id: UUID) -> HttpResponse:
+                schedule = self.get_object(request, str(schedule_id))
+                if schedule is None:
+                    raise Http404("Schedule not found")
+                return view(self, request, schedule)
+
+            return self.admin_site.admin_view(inner)
+
+        own = [
+            path("preview/", self.admin_site.admin_view(self.preview_view), name="schedules_schedule_preview"),
+            path("<uuid:schedule_id>/", page(schedule_page.schedule_view), name="schedules_schedule_page"),
+            path("<uuid:schedule_id>/act/", page(schedule_actions.act_view), name="schedules_schedule_act"),
+            path(
+                "<uuid:schedule_id>/backfill/", page(schedule_actions.backfill_view), name="schedules_schedule_backfill"
+            ),
+            path(
+                "<uuid:schedule_id>/lift-hold/", page(schedule_actions.lift_hold_view), name="schedules_schedule_hold"
+            ),
+        ]
+        return [*own, *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """The preview beside the form, as a part of a page."""
+        return schedule_page.preview_view(request)
+
+    # --- who may
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Whoever may write in any tenant."""
@@ -229,45 +140,25 @@ class ScheduleAdmin(TenantScopedAdmin):
         """Whoever may write in the schedule's tenant."""
         return self.has_change_permission(request, obj)
 
+    # --- the list
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, with what to do where it is empty."""
+        installs = _installs_of(request)
+        schedulable = ApiEndpoint.objects.filter(version_id=OuterRef("version_id"), schedulable=True)
+        context = {
+            "without_endpoint": list(
+                installs.filter(~Exists(schedulable)).select_related("extension", "version", "tenant")[:5]
+            ),
+            "has_installs": installs.exists(),
+        }
+        return super().changelist_view(request, context | (extra_context or {}))
+
     def get_actions(self, request: HttpRequest) -> Any:
         """Ours alone: the stock deletion goes past the services."""
         actions = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        """Show what the service refused after the form was checked, e.g. because somebody else was quicker."""
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except SchedulingError as error:
-            messages.error(request, error.message)
-            return HttpResponseRedirect(request.get_full_path())
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
-        """Write through the service."""
-        install = obj.install if change else form.cleaned_data["install"]
-        common: dict[str, Any] = {
-            "tenant_id": install.tenant_id,
-            "install_id": install.id,
-            "changes": form.changes(),
-            "actor": actor_of(request),
-        }
-        if change:
-            common |= {"schedule_id": obj.id, "expected_revisions": form.expected_revisions()}
-        saved = (services.update_schedule if change else services.create_schedule)(**common)
-        obj.__dict__.update(saved.__dict__)
-
-    def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
-        """Delete through the service."""
-        services.delete_schedule(
-            tenant_id=obj.tenant_id, install_id=obj.install_id, schedule_id=obj.id, actor=actor_of(request)
-        )
 
     @admin.action(description="Enable", permissions=["change"])
     def enable(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
@@ -285,64 +176,201 @@ class ScheduleAdmin(TenantScopedAdmin):
         act_on_each(request, rows, runs.request_run_now, done="asked to run")
 
     @admin.action(description="Lift the operator's hold", permissions=["change"])
-    def lift_hold(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
-        """Lift the pause that an operator set in Temporal on each."""
+    def lift_hold(self, request: HttpRequest, rows: QuerySet[Schedule]) -> TemplateResponse | None:
+        """Lift the pause that an operator set in Temporal on each, once that is confirmed."""
+        if "confirmed" not in request.POST:
+            return self._ask(request, rows.filter(held_since__isnull=False), confirm.LIFT_HOLD)
         act_on_each(request, rows, services.lift_hold, done="released from hold")
+        return None
 
     @admin.action(description="Delete", permissions=["delete"])
-    def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
-        """Delete each."""
+    def delete_through_service(self, request: HttpRequest, rows: QuerySet[Schedule]) -> TemplateResponse | None:
+        """Delete each, once that is confirmed."""
+        if "confirmed" not in request.POST:
+            return self._ask(request, rows, confirm.DELETE)
         act_on_each(request, rows, services.delete_schedule, done="deleted")
+        return None
+
+    def _ask(
+        self, request: HttpRequest, rows: QuerySet[Schedule], question: confirm.Question
+    ) -> TemplateResponse | None:
+        """The page that asks before the selected rows are done something to."""
+        schedules = list(rows)
+        if not schedules:
+            messages.info(request, "None of the selected schedules needs it")
+            return None
+        return confirm.ask(
+            self,
+            request,
+            question,
+            back=display.address("schedule_changelist"),
+            schedules=schedules,
+            hidden={"action": request.POST["action"]},
+            selected=True,
+        )
 
     @admin.display(description="schedule", ordering="name")
     def title(self, schedule: Schedule) -> str:
-        """The name, or what stands for one."""
-        return str(schedule)
+        """The name, or what stands for one, and what is called."""
+        return format_html(
+            '<span class="row-title">{}</span> <span class="row-detail">{} {}</span>',
+            schedule.name or "Without a name",
+            schedule.endpoint_method,
+            schedule.endpoint_path,
+        )
 
-    @admin.display(description="endpoint", ordering="endpoint_path")
-    def endpoint_text(self, schedule: Schedule) -> str:
-        """What is called."""
-        return f"{schedule.endpoint_method} {schedule.endpoint_path}"
+    @admin.display(description="extension", ordering="install__extension__name")
+    def extension(self, schedule: Schedule) -> str:
+        """Whose endpoint it is, and whose schedule."""
+        return format_html(
+            '{} <span class="row-detail">{}</span>',
+            display.link("extensioninstall_change", schedule.install_id, schedule.install.extension),
+            schedule.install.tenant,
+        )
 
-    @display(description="last run", ordering="last_run_at", label=STATUS_COLOURS)
-    def last_run(self, schedule: Schedule) -> Any:
-        """How the last run ended, and when."""
+    @admin.display(description="due", ordering="cron")
+    def due(self, schedule: Schedule) -> str:
+        """The expression in words, and as it is."""
+        return format_html(
+            '{} <span class="row-detail"><code>{}</code> {}</span>',
+            display.cron_words(schedule.cron),
+            schedule.cron,
+            schedule.timezone,
+        )
+
+    @admin.display(description="state", ordering="enabled")
+    def state(self, schedule: Schedule) -> str:
+        """Enabled, disabled, paused by the platform, or with its extension."""
+        return schedule_page.state_badge(schedule)
+
+    @admin.display(description="last run", ordering="last_run_at")
+    def last_run(self, schedule: Any) -> str:
+        """How the last run ended, when, and how long it took."""
         if schedule.last_run_at is None:
-            return None
-        when = f"{schedule.last_run_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        return schedule.last_run_status, f"{schedule.get_last_run_status_display()} {when}"
+            return "No run yet"
+        return format_html(
+            '{} <span class="row-detail">{}, {}</span>',
+            display.status_badge(schedule.last_run_status),
+            display.moment(schedule.last_run_at),
+            display.milliseconds(schedule.last_duration_ms),
+        )
 
-    @admin.display(description="next slot")
+    @admin.display(description="next slot", ordering="next_slot_at")
     def next_slot(self, schedule: Schedule) -> str:
         """When it is due next."""
-        slot = queries.next_slot_of(schedule, after=datetime.now(UTC), install_enabled=schedule.install.is_enabled)
-        return "-" if slot is None else f"{slot:%Y-%m-%d %H:%M} UTC"
+        if schedule.held_since is not None:
+            return display.NOTHING
+        now = datetime.now(UTC)
+        slot = queries.next_slot_of(schedule, after=now, install_enabled=schedule.install.is_enabled)
+        return display.moment(slot, relative=True, now=now)
 
-    @admin.display(description="mirror")
+    @admin.display(description="sync")
     def mirror(self, schedule: Schedule) -> str:
         """Whether Temporal shows what this row says, in a word."""
-        return schedule.sync_state.label
+        return display.sync_badge(schedule)
 
-    @admin.display(description="operator's hold")
-    def hold(self, schedule: Schedule) -> str:
-        """Since when an operator has held it in Temporal, and why."""
-        if schedule.held_since is None:
-            return "-"
-        since = f"since {schedule.held_since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        return f"{since}: {schedule.held_note}" if schedule.held_note else since
+    # --- the form
 
-    @display(
-        description="mirror",
-        label={SyncState.SYNCED: "success", SyncState.PENDING: "warning", SyncState.FAILED: "danger", "held": "info"},
-    )
-    def coloured_sync_state(self, schedule: Schedule) -> tuple[str, str]:
-        """Whether Temporal shows what this row says, or an operator holds it there."""
-        if schedule.held_since is not None:
-            return "held", "Held"
-        return schedule.sync_state, schedule.sync_state.label
+    def get_form(self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        """The form, which needs to know who asks, and for a new schedule of which extension."""
+        form = super().get_form(request, obj, change=change, **kwargs)
+        install = None if obj is not None else _chosen_install(request)
+        return type(form.__name__, (form,), {"request": request, "fixed_install": install})
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What is called, when, with what; the policies folded away."""
+        hidden = () if obj is None else ("seen_revision",)
+        return (
+            ("What", {"fields": ("install" if obj is None else "extension", "endpoint", "name", "enabled", *hidden)}),
+            ("When", {"fields": ("cron", "timezone")}),
+            ("Payload", {"fields": ("payload",)}),
+            ("Policies", {"fields": POLICY_FIELDS, "classes": ["collapse"]}),
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        """A schedule stays with its install."""
+        return () if obj is None else ("extension",)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The empty form; first the choice of an extension, where there are several."""
+        if request.method == "GET" and self.has_add_permission(request) and _chosen_install(request) is None:
+            installs = _installs_of(request).select_related("extension", "tenant", "version")
+            search = request.GET.get("q", "").replace("\x00", "")
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "New schedule",
+                "installs": installs.filter(extension__name__icontains=search)[:MAX_INSTALLS_OFFERED],
+                "search": search,
+                "opts": self.opts,
+            }
+            return TemplateResponse(request, "admin/schedules/choose_install.html", context)
+        return super().add_view(request, form_url, {"title": "New schedule", **(extra_context or {})})
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show what the service refused after the form was checked, e.g. because somebody else was quicker."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except SchedulingError as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Ask, and delete through the service."""
+        schedule = self.get_object(request, object_id)
+        if schedule is None:
+            raise Http404("Schedule not found")
+        return schedule_actions.delete_view(self, request, schedule)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
+        """Write through the service."""
+        install = obj.install if change else form.cleaned_data["install"]
+        common: dict[str, Any] = {
+            "tenant_id": install.tenant_id,
+            "install_id": install.id,
+            "changes": form.changes(),
+            "actor": actor_of(request),
+        }
+        if change:
+            common |= {"schedule_id": obj.id, "expected_revisions": form.expected_revisions()}
+        saved = (services.update_schedule if change else services.create_schedule)(**common)
+        obj.__dict__.update(saved.__dict__)
+
+    def response_add(self, request: HttpRequest, obj: Schedule, post_url_continue: str | None = None) -> HttpResponse:
+        """Go to the new schedule's page."""
+        messages.success(request, f"{obj} was created")
+        return HttpResponseRedirect(display.address("schedule_page", obj.pk))
+
+    def response_change(self, request: HttpRequest, obj: Schedule) -> HttpResponse:
+        """Go back to the schedule's page."""
+        messages.success(request, f"{obj} was saved")
+        return HttpResponseRedirect(display.address("schedule_page", obj.pk))
 
 
-def _form_field(member: str, fields: Any) -> str | None:
-    """The form's field for a member of the service's input; None puts the message above the form."""
-    name = "endpoint" if member == "endpoint_id" else member
-    return name if name in fields else None
+def _installs_of(request: HttpRequest) -> QuerySet[ExtensionInstall]:
+    rows = ExtensionInstall.objects.defer("config", "secret_envelope")
+    tenants = visible_tenants(request.user)
+    return rows if tenants is None else rows.filter(tenant_id__in=tenants)
+
+
+def _chosen_install(request: HttpRequest) -> ExtensionInstall | None:
+    """The extension that a new schedule is to be of: the one that is named, or the only one there is."""
+    installs = _installs_of(request).select_related("extension", "tenant", "version")
+    named = request.POST.get("install") or request.GET.get("install")
+    if named is None:
+        found = list(installs[:2])
+        return found[0] if len(found) == 1 else None
+    install_id = queries.parse_uuid(named)
+    install = None if install_id is None else installs.filter(id=install_id).first()
+    if install is None and request.method == "GET":
+        raise Http404("Extension not found")
+    return install

@@ -7,18 +7,12 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminSelectWidget,
-    UnfoldAdminSplitDateTimeWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanSwitchWidget,
-)
 
-from schedules import api_keys, notifications, queries
-from schedules.admin.base import TenantScopedAdmin, actor_of, may_write
+from schedules import api_keys, notifications
+from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.errors import SchedulingError
 from schedules.models import (
     MAX_NAME_LENGTH,
@@ -42,10 +36,14 @@ class TenantOwnedForm(forms.ModelForm[Any]):
         super().__init__(*args, **kwargs)
         if "tenant" in self.fields:
             tenants = Tenant.objects.all()
-            known = queries.visible_tenants(self.request.user)
+            known = visible_tenants(self.request.user)
             field = self.fields["tenant"]
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = tenants if known is None else tenants.filter(id__in=known)
+            if known is not None and len(known) == 1:
+                field.initial, field.empty_label = known[0], None
+            if isinstance(field.widget, RelatedFieldWidgetWrapper):
+                field.widget.can_view_related = False
 
     def clean(self) -> dict[str, Any]:
         """Write through the service once the input has its shape."""
@@ -75,18 +73,17 @@ class TenantOwnedForm(forms.ModelForm[Any]):
 class ChannelForm(TenantOwnedForm):
     """A notification channel."""
 
-    kind = forms.ChoiceField(choices=NotificationKind.choices, widget=UnfoldAdminSelectWidget)
+    kind = forms.ChoiceField(choices=NotificationKind.choices)
     target = forms.CharField(
         max_length=MAX_TARGET_LENGTH,
-        widget=UnfoldAdminTextInputWidget,
         help_text="An e-mail address, or a webhook's URL.",
     )
     events = forms.MultipleChoiceField(
         choices=NotificationEvent.choices,
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        widget=forms.CheckboxSelectMultiple,
         help_text="Failure and recovery are told once for each streak.",
     )
-    is_active = forms.BooleanField(required=False, initial=True, widget=UnfoldBooleanSwitchWidget)
+    is_active = forms.BooleanField(required=False, initial=True)
 
     class Meta:
         model = NotificationChannel
@@ -111,10 +108,14 @@ class ChannelForm(TenantOwnedForm):
 class ApiKeyForm(TenantOwnedForm):
     """A new API key."""
 
-    name = forms.CharField(max_length=MAX_NAME_LENGTH, widget=UnfoldAdminTextInputWidget)
-    role = forms.ChoiceField(choices=Role.choices, widget=UnfoldAdminSelectWidget)
+    name = forms.CharField(max_length=MAX_NAME_LENGTH)
+    role = forms.ChoiceField(choices=Role.choices)
     expires_at = forms.SplitDateTimeField(
-        required=False, widget=UnfoldAdminSplitDateTimeWidget, help_text="UTC; empty for never."
+        required=False,
+        widget=forms.SplitDateTimeWidget(
+            date_attrs={"type": "date", "aria-label": "Date"}, time_attrs={"type": "time", "aria-label": "Time"}
+        ),
+        help_text="UTC; empty for never.",
     )
     text = ""
 
@@ -168,6 +169,7 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
     """Whom the tenant wants told of what."""
 
     form = ChannelForm
+    empty_hint = "A channel tells you by e-mail or webhook of failures, recoveries, pauses and missed slots."
     list_display = ("target", "kind", "tenant", "told_of", "is_active", "created_at")
     list_filter = ("kind", "is_active")
     list_select_related = ("tenant",)
@@ -215,6 +217,8 @@ class ApiKeyAdmin(TenantOwnedAdmin):
     """The tenant's keys, by their first characters."""
 
     form = ApiKeyForm
+    empty_hint = "A key lets your own tools keep schedules through the admin API."
+    list_filter = (TenantFilter, "role")
     list_display = ("name", "tenant", "role", "prefix", "last_used_at", "expires_at", "revoked_at")
     list_select_related = ("tenant",)
     actions = ("revoke",)

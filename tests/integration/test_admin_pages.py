@@ -4,7 +4,6 @@ import re
 import uuid
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import reverse
 
@@ -13,11 +12,10 @@ from schedules.models import (
     ApiKey,
     AuditEvent,
     NotificationChannel,
-    Role,
     Schedule,
     ScheduleRun,
-    TenantMembership,
 )
+from tests.support.people import page
 
 MODELS = (
     "tenant",
@@ -31,37 +29,6 @@ MODELS = (
     "notification",
 )
 OPERATOR_MODELS = ("extension", "extensionversion", "tenantmembership")
-
-
-def signed_in(world=None, *, role=None, superuser=False):
-    user = get_user_model().objects.create_user(
-        f"user-{get_user_model().objects.count()}", password="x", is_staff=True, is_superuser=superuser
-    )
-    if world is not None:
-        TenantMembership.objects.create(tenant_id=world.tenant_id, user=user, role=role)
-    client = Client()
-    client.force_login(user)
-    client.user = user
-    return client
-
-
-@pytest.fixture
-def operator(database):
-    return signed_in(superuser=True)
-
-
-@pytest.fixture
-def administrator(world):
-    return signed_in(world, role=Role.ADMINISTRATOR)
-
-
-@pytest.fixture
-def viewer(world):
-    return signed_in(world, role=Role.VIEWER)
-
-
-def page(client, name, *arguments, **data):
-    return client.get(reverse(f"admin:schedules_{name}", args=arguments), data)
 
 
 def form(world, **changes):
@@ -266,7 +233,10 @@ def test_bulk_actions_tell_what_was_refused(administrator, world):
     assert "The extension is disabled" in response.content.decode()
     assert not ScheduleRun.objects.filter(install_id=world.install_id).exists()
 
-    response = administrator.post(url, both | {"action": "delete_through_service"}, follow=True)
+    asked = administrator.post(url, both | {"action": "delete_through_service"}, follow=True)
+    assert "cannot be undone" in asked.content.decode()
+    assert Schedule.objects.filter(install_id=world.install_id).count() == 2
+    response = administrator.post(url, both | {"action": "delete_through_service", "confirmed": "yes"}, follow=True)
     assert "2 schedules deleted" in response.content.decode()
 
 

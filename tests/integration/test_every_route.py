@@ -230,6 +230,10 @@ def test_no_page_of_the_admin_opens_for_nobody_or_shows_a_stranger_anything(worl
             "content_type_id": 1,
             "url": "x",
             "id": uuid.uuid4(),
+            "schedule_id": scene["schedule_id"],
+            "run_id": scene["run_id"],
+            "install_id": scene["install_id"],
+            "do": "uninstall",
         }
         arguments = {argument: values[argument] for argument in entry.pattern.converters if argument in values}
         if len(arguments) < len(entry.pattern.converters) or entry.pattern.regex.groups > len(arguments):

@@ -1,0 +1,42 @@
+"""The home page: what needs attention first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest
+
+from schedules import overview
+from schedules.admin import charts, display
+from schedules.admin.base import is_member, is_superuser, may_write, visible_tenants
+from schedules.models import ExtensionInstall, RunStatus
+
+
+def context(request: HttpRequest) -> dict[str, Any]:
+    """What the page shows: the user's tenants, or all of them for an operator."""
+    now = datetime.now(UTC)
+    if not (is_superuser(request.user) or is_member(request.user)):
+        return {"has_no_tenant": True}
+    tenants = visible_tenants(request.user)
+    counts = overview.runs_by_hour(tenants, now=now)
+    totals: dict[str, int] = {}
+    for hour in counts.values():
+        for status, count in hour.items():
+            totals[status] = totals.get(status, 0) + count
+    succeeded = totals.get(RunStatus.SUCCEEDED, 0)
+    failed = sum(totals.get(status, 0) for status in overview.FAILED)
+    installs = ExtensionInstall.objects.all()
+    return {
+        "concerns": overview.concerns(tenants, now=now),
+        "due": overview.due_within_the_hour(tenants, now=now),
+        "chart": charts.hours_chart(counts, end=now),
+        "success_rate": display.percentage(succeeded, succeeded + failed),
+        "succeeded": succeeded,
+        "failed": failed,
+        "missed": totals.get(RunStatus.MISSED, 0),
+        "has_installs": (installs if tenants is None else installs.filter(tenant_id__in=tenants)).exists(),
+        "may_write": may_write(request.user),
+        "is_operator": is_superuser(request.user),
+        "now": now,
+    }

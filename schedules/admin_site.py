@@ -1,0 +1,99 @@
+"""The admin's frame: its home page, its navigation, and the operators' pages.
+
+Beside the package of the pages and not in it: that one registers its pages with this site while it is imported, so
+everything of it is imported here when a page is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern, URLResolver
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A place to go to."""
+
+    text: str
+    url: str
+    is_current: bool
+
+
+_MEMBERS_PLACES = (
+    ("Schedules", "schedules_schedule_changelist"),
+    ("Runs", "schedules_schedulerun_changelist"),
+    ("Extensions", "schedules_extensioninstall_changelist"),
+    ("Notification channels", "schedules_notificationchannel_changelist"),
+    ("API keys", "schedules_apikey_changelist"),
+    ("Audit trail", "schedules_auditevent_changelist"),
+)
+_OPERATORS_PLACES = (
+    ("Sync and limits", "operations"),
+    ("Load", "load"),
+    ("Tenants", "schedules_tenant_changelist"),
+    ("Members", "schedules_tenantmembership_changelist"),
+    ("Users", "auth_user_changelist"),
+    ("Registry", "schedules_extension_changelist"),
+    ("Versions", "schedules_extensionversion_changelist"),
+    ("Endpoints", "schedules_apiendpoint_changelist"),
+    ("Notifications", "schedules_notification_changelist"),
+)
+
+
+class SchedulerAdminSite(AdminSite):
+    """What tenant administrators and operators work in."""
+
+    site_title = "Extension scheduler"
+    site_header = "Extension scheduler"
+    index_title = "Home"
+    enable_nav_sidebar = False
+    site_url = None
+    index_template = "admin/index.html"
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """What every page needs: the navigation."""
+        from schedules.admin import base
+
+        is_operator = base.is_superuser(request.user)
+        has_place = is_operator or base.is_member(request.user)
+        return super().each_context(request) | {
+            "places": _entries(request, _MEMBERS_PLACES) if has_place else [],
+            "operators_places": _entries(request, _OPERATORS_PLACES) if is_operator else [],
+        }
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The home page."""
+        from schedules.admin import home
+
+        return super().index(request, {**home.context(request), **(extra_context or {})})
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        """The operators' pages before the models'."""
+        from schedules.admin import operations
+
+        def guarded(view: Any) -> Any:
+            def inner(request: HttpRequest, **arguments: Any) -> HttpResponse:
+                answer: HttpResponse = view(self, request, **arguments)
+                return answer
+
+            return self.admin_view(inner)
+
+        return [
+            path("operations/", guarded(operations.operations_view), name="operations"),
+            path("load/", guarded(operations.load_view), name="load"),
+            *super().get_urls(),
+        ]
+
+
+def _entries(request: HttpRequest, places: tuple[tuple[str, str], ...]) -> list[Entry]:
+    entries = []
+    for text, name in places:
+        url = reverse(f"admin:{name}")
+        entries.append(Entry(text, url, request.path.startswith(url)))
+    return entries

@@ -1,0 +1,188 @@
+"""Every page at both widths, light and dark: no error, no violation of the content policy, no grave fault for axe."""
+
+import re
+import uuid
+
+import httpx
+import pytest
+from django.urls import URLResolver, get_resolver, reverse
+
+from tests.support.stage import furnish
+
+pytestmark = pytest.mark.e2e
+LISTS = ("schedule", "schedulerun", "extensioninstall", "notificationchannel", "apikey", "auditevent", "notification")
+OPERATORS_LISTS = ("tenant", "tenantmembership", "extension", "extensionversion", "apiendpoint")
+
+
+@pytest.fixture(scope="module")
+def made(stage):
+    made = furnish(stage)
+    made["run"] = stage.run_to_show(made["heartbeat"])
+    ((made["event"],),) = stage.execute(
+        "SELECT max(id) FROM schedules_auditevent WHERE tenant_id = %s", [stage.acme.id]
+    )
+    return made
+
+
+def addresses(stage, made):
+    base = "/admin/schedules"
+    schedule, held = f"{base}/schedule/{made['heartbeat']}", f"{base}/schedule/{made['held']}"
+    install = f"{base}/extensioninstall/{stage.install_id}"
+    return [
+        "/admin/",
+        *(f"{base}/{name}/" for name in LISTS),
+        f"{base}/schedule/?attention=failing",
+        f"{base}/schedule/?q=nothing-fits",
+        f"{base}/schedule/add/",
+        f"{schedule}/",
+        f"{schedule}/change/",
+        f"{schedule}/delete/",
+        f"{schedule}/backfill/",
+        f"{base}/schedule/{made['paused']}/",
+        f"{held}/",
+        f"{held}/lift-hold/",
+        f"{base}/schedulerun/{made['run']}/change/",
+        f"{install}/change/",
+        f"{install}/act/disable/",
+        f"{install}/act/uninstall/",
+        f"{base}/notificationchannel/add/",
+        f"{base}/apikey/add/",
+        f"{base}/auditevent/{made['event']}/change/",
+        "/admin/password_change/",
+    ]
+
+
+@pytest.mark.parametrize(("narrow", "look"), [(False, "light"), (True, "dark")], ids=["wide-light", "narrow-dark"])
+def test_every_page_of_an_administrator(stage, visit, made, narrow, look):
+    visitor = visit("anna", narrow=narrow)
+    visitor.page.emulate_media(color_scheme=look, reduced_motion="reduce")
+    for address in addresses(stage, made):
+        visitor.open(address).note()
+    assert not visitor.faults, "\n".join(visitor.faults)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+def test_every_page_of_an_operator(stage, visit, made, narrow):
+    visitor = visit("olga", narrow=narrow)
+    visitor.page.emulate_media(color_scheme="dark" if narrow else "light", reduced_motion="reduce")
+    lists = [f"/admin/schedules/{name}/" for name in OPERATORS_LISTS]
+    for address in (
+        "/admin/",
+        "/admin/operations/",
+        "/admin/load/",
+        "/admin/auth/user/",
+        "/admin/auth/user/add/",
+        *lists,
+    ):
+        visitor.open(address).note()
+    assert not visitor.faults, "\n".join(visitor.faults)
+    visitor.open("/admin/load/")
+    assert "Northern lights" in visitor.text
+    visitor.open("/admin/operations/")
+    assert "Nightly clean-up" in visitor.text
+
+
+def test_a_page_that_is_not_there_and_one_that_is_not_theirs_look_the_same(stage, visit, made):
+    theirs = visit("anna", f"/admin/schedules/schedule/{made['theirs']}/", expect=404).look().text
+    nobodys = visit("anna", f"/admin/schedules/schedule/{uuid.uuid4()}/", expect=404).text
+    assert theirs == nobodys
+    assert "There is nothing here" in theirs
+    visit("anna", "/admin/operations/", expect=403).look()
+
+
+def test_the_menu_of_a_narrow_screen_opens_by_keyboard(visit):
+    page = visit("anna", narrow=True).page
+    link = page.get_by_role("link", name="Extensions")
+    assert not link.is_visible()
+    page.get_by_role("button", name="Menu").focus()
+    page.keyboard.press("Enter")
+    assert link.is_visible()
+    assert page.get_by_role("button", name="Menu").get_attribute("aria-expanded") == "true"
+
+
+def test_what_has_the_focus_can_be_seen(visit, made):
+    page = visit("anna", f"/admin/schedules/schedule/{made['heartbeat']}/").page
+    seen = set()
+    for _ in range(18):
+        page.keyboard.press("Tab")
+        outline = page.evaluate(
+            "[document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        seen.add(outline[0])
+        assert outline[1] != "none", page.evaluate("document.activeElement.outerHTML")
+    assert {"A", "BUTTON"} <= seen
+
+
+def test_somebody_without_a_tenant_is_told_so(stage, visit):
+    stage.add_user("nils")
+    visitor = visit("nils").look()
+    assert "not a member of any tenant" in visitor.text
+
+
+def admin_addresses(stage, made):
+    """Every address of the admin that names something of Acme's."""
+    values = {
+        "schedule": made["heartbeat"],
+        "schedulerun": made["run"],
+        "extensioninstall": stage.install_id,
+        "tenant": stage.acme.id,
+        "auditevent": made["event"],
+    }
+    extra = {"schedule_id": made["heartbeat"], "run_id": made["run"], "install_id": stage.install_id, "do": "uninstall"}
+    for entry in walk(get_resolver()):
+        name = entry.name or ""
+        model = name.split("_")[1] if name.startswith("schedules_") else ""
+        arguments = {
+            argument: values.get(model) if argument == "object_id" else extra.get(argument)
+            for argument in entry.pattern.converters
+        }
+        if arguments and all(arguments.values()):
+            yield reverse(f"admin:{name}", kwargs=arguments)
+
+
+def walk(resolver, inside=False):
+    for entry in resolver.url_patterns:
+        if isinstance(entry, URLResolver):
+            yield from walk(entry, inside or entry.namespace == "admin")
+        elif inside:
+            yield entry
+
+
+def test_another_tenants_administrator_opens_none_of_the_addresses(stage, visit, made):
+    """By GET and by POST with a form's token, each is answered as if there were nothing."""
+    context = visit("boris").page.context
+    cookies = {cookie["name"]: cookie["value"] for cookie in context.cookies()}
+    before = stage.execute("SELECT count(*), sum(revision) FROM schedules_schedule")
+    found = list(admin_addresses(stage, made))
+    assert len(found) > 12
+    with httpx.Client(base_url=stage.url, cookies=cookies, headers={"x-csrftoken": cookies["csrftoken"]}) as client:
+        for address in found:
+            for answer in (
+                client.get(address),
+                client.post(address, data={"confirmed": "yes", "post": "yes", "do": "run_now"}),
+            ):
+                assert answer.status_code in {302, 403, 404, 405}, (address, answer.status_code)
+                if answer.status_code == 302:
+                    # Django sends on from an object that it does not show, to the home page or along.
+                    assert re.search(r"^/admin/($|schedules/\w+/[0-9a-f-]+/change/$)", answer.headers["location"])
+        seen = client.get(f"/admin/schedules/schedule/preview/?install={stage.install_id}&cron=0+4+*+*+*")
+        assert seen.status_code == 404
+    assert stage.execute("SELECT count(*), sum(revision) FROM schedules_schedule") == before
+    text = visit("boris", "/admin/schedules/schedule/").text + visit("boris").text
+    assert "Heartbeat" not in text
+    assert "Northern lights" in text
+
+
+def test_a_wrong_csrf_token_changes_nothing(stage, visit, made):
+    cookies = {cookie["name"]: cookie["value"] for cookie in visit("anna").page.context.cookies()}
+    with httpx.Client(base_url=stage.url, cookies=cookies) as client:
+        answer = client.post(f"/admin/schedules/schedule/{made['heartbeat']}/act/", data={"do": "disable"})
+    assert answer.status_code == 403
+    assert "Nothing was changed" in answer.text
+    assert stage.row(made["heartbeat"], "enabled") is True
+
+
+def test_the_pages_send_a_policy_without_inline_code(stage):
+    policy = httpx.get(f"{stage.url}/admin/login/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
