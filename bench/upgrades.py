@@ -20,8 +20,8 @@ STATEMENTS: Final = 12.0
 ABOUT: Final = f"""
 One install with {SCHEDULES} schedules goes to another version and back, by the service that the API calls; then
 `manage.py upgrade_installs` takes {SIZES.upgraded_installs} installs with {SCHEDULES} schedules each, every one in a
-transaction of its own, with an audit row for each schedule. PostgreSQL is a throw-away server with its usual durability. No call to
-Temporal is among it, because none is made: mirrors carry ids only.
+transaction of its own, with an audit row for each schedule. PostgreSQL is a throw-away server with its usual
+durability. No call to Temporal is among it, because none is made: mirrors carry ids only.
 """
 
 
