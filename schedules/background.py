@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
@@ -61,18 +61,19 @@ class PushOutcome(StrEnum):
     FAILED = "failed"
 
 
-def do_soon(work: Callable[[], PushOutcome], *, requests_first: bool = False) -> None:
+def do_soon(work: Callable[[], PushOutcome], *, key: Hashable, requests_first: bool = False) -> None:
     """Do the work in the background. Call it after the commit. Waits for nothing, never raises.
 
-    With ``requests_first`` it lets the requests that this process is answering go first, for a moment.
+    Nothing is added where work with the same ``key`` still waits to begin: it will see what this one would. With
+    ``requests_first`` it lets the requests that this process is answering go first, for a moment.
     """
     # What is asked for keeps the context that it was asked in, for the log.
-    _background.do_soon(_Work(partial(contextvars.copy_context().run, work), requests_first))
+    _background.do_soon(_Work(key, partial(contextvars.copy_context().run, work), requests_first))
 
 
 def finish_background_work(*, timeout_seconds: float) -> None:
     """Wait until the pushes that this process was asked for are done, e.g. before a command exits."""
-    wait(list(_background.futures), timeout=timeout_seconds)
+    wait(_background.pending(), timeout=timeout_seconds)
 
 
 def isolated(work: Callable[[], PushOutcome]) -> PushOutcome:
@@ -93,10 +94,9 @@ def services_answer() -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        temporal_bridge.check_health()
+        return temporal_bridge.has_namespace()
     except (DatabaseError, InterfaceError, SchedulingError):
         return False
-    return True
 
 
 def in_parallel(
@@ -186,8 +186,9 @@ class _Callers:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A piece of work, and whether it gives way to requests."""
+    """A piece of work, what tells it from others, and whether it gives way to requests."""
 
+    key: Hashable
     do: Callable[[], PushOutcome]
     requests_first: bool
 
@@ -205,26 +206,38 @@ class _Background:
         self._queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]] = SimpleQueue()
         self._unavailable_until = 0.0
         self._put_off: list[_Work] = []
-        self.futures: set[Future[PushOutcome]] = set()
+        # The keys of what has not begun.
+        self._waiting: set[Hashable] = set()
+        self._futures: set[Future[PushOutcome]] = set()
+
+    def pending(self) -> list[Future[PushOutcome]]:
+        """What the threads have not done yet."""
+        with self._lock:
+            return list(self._futures)
 
     def do_soon(self, work: _Work) -> None:
         """Do the work in the background. Waits for nothing, never raises."""
         with self._lock:
             if self._process_id != os.getpid():
                 self._start_threads()
-            if len(self.futures) + len(self._put_off) >= MAX_WAITING:
+            if work.key in self._waiting or len(self._waiting) >= MAX_WAITING:
                 return
+            self._waiting.add(work.key)
             if time.monotonic() < self._unavailable_until:
                 self._put_off_until_it_answers(work)
                 return
-            future: Future[PushOutcome] = Future()
-            self.futures.add(future)
-        future.add_done_callback(self.futures.discard)
+            self._enqueue(work)
+
+    def _enqueue(self, work: _Work) -> None:
+        """Hand it to the threads. Call it with the lock held."""
+        future: Future[PushOutcome] = Future()
+        self._futures.add(future)
         self._queue.put((work, future))
 
     def _start_threads(self) -> None:
         """Begin anew in this process. Call it with the lock held."""
-        self._queue, self.futures, self._put_off, self._process_id = SimpleQueue(), set(), [], os.getpid()
+        self._queue, self._futures, self._process_id = SimpleQueue(), set(), os.getpid()
+        self._put_off, self._waiting = [], set()
         for number in range(PUSH_THREADS):
             # Daemons, as an executor's threads would keep a process that is to end until all that waits is done.
             threading.Thread(target=self._work_through, args=(self._queue,), name=f"push-{number}", daemon=True).start()
@@ -232,18 +245,24 @@ class _Background:
     def _work_through(self, queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]]) -> None:
         while True:
             work, future = queue.get()
+            outcome = PushOutcome.FAILED
             try:
-                future.set_result(self._do(work))
+                outcome = self._do(work)
             except Exception:
                 log.exception("convergence.bug")
-                future.set_result(PushOutcome.FAILED)
+            with self._lock:
+                self._futures.discard(future)
+            future.set_result(outcome)
 
     def _do(self, work: _Work) -> PushOutcome:
         if work.requests_first:
             _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
-        if time.monotonic() < self._unavailable_until:
-            outcome = PushOutcome.UNAVAILABLE
-        else:
+        outcome, has_begun = PushOutcome.UNAVAILABLE, False
+        if time.monotonic() >= self._unavailable_until:
+            has_begun = True
+            with self._lock:
+                # From here on it may have looked already, and whoever asks again needs another look.
+                self._waiting.discard(work.key)
             try:
                 outcome = isolated(work.do)
             finally:
@@ -252,7 +271,9 @@ class _Background:
                 self._unavailable_until = time.monotonic() + OUTAGE_MEMORY_SECONDS
         if outcome is PushOutcome.UNAVAILABLE:
             with self._lock:
-                self._put_off_until_it_answers(work)
+                if not (has_begun and work.key in self._waiting):  # or somebody has asked again meanwhile
+                    self._waiting.add(work.key)
+                    self._put_off_until_it_answers(work)
         return outcome
 
     def _put_off_until_it_answers(self, work: _Work) -> None:
@@ -268,8 +289,8 @@ class _Background:
     def _try_again(self) -> None:
         with self._lock:
             works, self._put_off = self._put_off, []
-        for work in works:
-            self.do_soon(work)
+            for work in works:
+                self._enqueue(work)
 
 
 _callers = _Callers()

@@ -26,9 +26,9 @@ from django.db.models.functions import Now
 
 from schedules import audit, background, convergence, inspection, metrics, temporal
 from schedules.background import PushOutcome
-from schedules.errors import MirrorRefused
+from schedules.errors import DeploymentRefused, MirrorRefused
 from schedules.inspection import SeenMirror
-from schedules.models import ComparisonRecord, MirrorRemoval, OrphanSighting, Schedule
+from schedules.models import ComparisonRecord, MirrorRemoval, OrphanSighting, PassRecord, Schedule
 from workflows import names
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 # How many mirrors are looked at in a second at the most, so that the comparison is a guest of the server's.
 PER_SECOND: Final = 200
 BATCH: Final = 50
+OWN_NAME: Final = "comparison"
 PAGE: Final = 500
 # More than this share, and more than this number, missing or orphaned at once are nobody's everyday.
 MASS_SHARE: Final = 0.2
@@ -84,16 +85,20 @@ def compare(*, force: bool = False, dry_run: bool = False) -> Comparison:
         try:
             missing = _compare_rows(found, dry_run=dry_run)
             _repair_missing(found, missing, force=force, dry_run=dry_run)
-            _compare_mirrors(found, force=force, dry_run=dry_run)
-        except MirrorRefused as error:
+            if not found.refused:
+                # Where so much is missing, what else is there is no evidence either.
+                _compare_mirrors(found, force=force, dry_run=dry_run)
+        except (MirrorRefused, DeploymentRefused) as error:
             found.refused.append(error.message)
         finally:
-            for reason in found.refused:
-                log.error("comparison.refused", reason=reason)
             if not dry_run:
                 for kind, number in found.drift.items():
                     metrics.DRIFT.labels(kind=kind).inc(number)
-                _write_down(found)
+        # One that an outage broke off has come to no end, and has nothing to say about an earlier one's refusal.
+        for reason in found.refused:
+            log.error("comparison.refused", reason=reason)
+        if not dry_run:
+            _write_down(found)
     return found
 
 
@@ -102,6 +107,8 @@ def differences(row: Schedule, seen: SeenMirror | None, *, deployment: UUID) -> 
     if seen is None:
         return {Drift.MISSING}
     found = set()
+    if seen.names != _names_of(row):
+        found.add(Drift.EDITED)
     if seen.generation != str(row.generation) or seen.deployment != str(deployment):
         found.add(Drift.STALE)
     if seen.digest != row.mirror_digest:
@@ -112,6 +119,18 @@ def differences(row: Schedule, seen: SeenMirror | None, *, deployment: UUID) -> 
     if not seen.paused and not active:
         found.add(Drift.UNPAUSED)
     return found
+
+
+def _names_of(row: Schedule) -> dict[str, str]:
+    """What operators find the row's mirror by."""
+    attributes = temporal.run_search_attributes(
+        tenant_id=row.tenant_id,
+        install_id=row.install_id,
+        extension_id=row.install.extension_id,
+        schedule_id=row.id,
+        trigger="schedule",
+    )
+    return {pair.key.name: str(pair.value) for pair in attributes}
 
 
 def _compare_rows(found: Comparison, *, dry_run: bool) -> list[UUID]:
@@ -151,10 +170,13 @@ def _compare_one(
 
 
 def _rows_in_sync() -> Iterator[Schedule]:
-    """All rows that have nothing unsynced, page by page; the others are the sweep's."""
+    """All rows whose mirrors show what they want, page by page; the others are the sweep's.
+
+    Those that are to be renewed are among them: until then their mirrors are what they were made to say.
+    """
     last = UUID(int=0)
     while True:
-        in_sync = Schedule.objects.filter(synced_generation=F("generation"), calendar_rules=convergence.mirror_rules())
+        in_sync = Schedule.objects.filter(synced_generation=F("generation"))
         rows = in_sync.filter(id__gt=last).select_related("install")
         page = list(rows.defer("payload", "install__config", "install__secret_envelope").order_by("id")[:PAGE])
         yield from page
@@ -195,7 +217,7 @@ def _repair(row: Schedule, kinds: set[Drift]) -> PushOutcome:
     outcome = background.isolated(partial(_push_again, row, kinds))
     if outcome in {PushOutcome.REFUSED, PushOutcome.FAILED}:
         # Visibly not in sync from now on, and the sweep's.
-        Schedule.objects.filter(id=row.id, generation=row.generation).update(synced_generation=0)
+        Schedule.objects.filter(id=row.id, generation=row.generation).update(synced_generation=0, changed_at=Now())
     return outcome
 
 
@@ -231,8 +253,10 @@ def _compare_mirrors(found: Comparison, *, force: bool, dry_run: bool) -> None:
     removable = list(sure.values_list("mirror_id", flat=True))
     found.waiting_orphans = len(orphans) - len(removable)
     for mirror_id in removable:
+        began = time.monotonic()
         if _remove_orphan(mirror_id):
             found.repaired += 1
+        time.sleep(max(0.0, 1 / PER_SECOND - (time.monotonic() - began)))
 
 
 def _remove_orphan(mirror_id: str) -> bool:
@@ -265,6 +289,7 @@ def _is_mass(number: int, *, of: int) -> bool:
 
 def _write_down(found: Comparison) -> None:
     with transaction.atomic():
+        PassRecord.note(OWN_NAME)
         ComparisonRecord.objects.update_or_create(
             id=1,
             defaults={

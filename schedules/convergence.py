@@ -14,7 +14,7 @@ import random
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -121,7 +121,9 @@ def note_hold(row: Schedule, note: str | None) -> None:
 
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Push soon, in the background. Call it after the commit. Waits for nothing, never raises."""
-    background.do_soon(partial(push, tenant_id=tenant_id, schedule_id=schedule_id), requests_first=True)
+    background.do_soon(
+        partial(push, tenant_id=tenant_id, schedule_id=schedule_id), key=("push", schedule_id), requests_first=True
+    )
 
 
 def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
@@ -132,7 +134,7 @@ def request_pushes(*, pushes: Iterable[tuple[UUID, UUID]]) -> None:
 
 def request_start(*, tenant_id: UUID, run_id: UUID) -> None:
     """Start a queued run's workflow soon, in the background. Waits for nothing, never raises."""
-    background.do_soon(partial(_start_queued, tenant_id, run_id))
+    background.do_soon(partial(_start_queued, tenant_id, run_id), key=("start", run_id))
 
 
 def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
@@ -143,13 +145,13 @@ def request_starts(*, tenant_id: UUID, run_ids: Iterable[UUID]) -> None:
 
 def request_cancel(*, tenant_id: UUID, run_id: UUID) -> None:
     """Ask the workflow of a run whose row wants cancellation to stop, in the background. Never raises."""
-    background.do_soon(partial(_cancel, tenant_id, run_id))
+    background.do_soon(partial(_cancel, tenant_id, run_id), key=("cancel", run_id))
 
 
 def request_workflow_cancels(*, workflow_ids: Iterable[str]) -> None:
     """Ask workflows to stop whose runs may be gone by then, in the background. Never raises."""
     for workflow_id in workflow_ids:
-        background.do_soon(partial(_cancel_workflow, workflow_id))
+        background.do_soon(partial(_cancel_workflow, workflow_id), key=("cancel", workflow_id))
 
 
 def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
@@ -159,7 +161,7 @@ def start_next(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """
     run = ledger.next_in_line(tenant_id=tenant_id, schedule_id=schedule_id)
     if run is not None:
-        background.do_soon(partial(_start_queued, tenant_id, run.id))
+        background.do_soon(partial(_start_queued, tenant_id, run.id), key=("start", run.id))
 
 
 def start(run: ScheduleRun) -> PushOutcome:
@@ -249,13 +251,19 @@ def _load(*, tenant_id: UUID, schedule_id: UUID) -> Schedule | None:
 
 
 def _project(row: Schedule, *, again: bool) -> PushOutcome:
-    now = datetime.now(UTC)
+    now = ledger.database_now()
     is_exact = row.exact_until is not None and row.exact_until >= now + RENEWAL_NOTICE
     if row.synced_generation == row.generation and is_exact and row.calendar_rules == mirror_rules() and not again:
         return PushOutcome.NOTHING
     compiled = calendars.compile_calendars(cron.parse(row.cron), cron.parse_zone(row.timezone), now=now)
     state = mirror_state(row, compiled=compiled)
-    held = temporal.put_mirror(state, exists=row.synced_generation > 0)
+    # A renewal makes no mirror: where many are missing, the comparison asks whether this is the right place.
+    is_renewal = row.synced_generation == row.generation and not again
+    try:
+        held = temporal.put_mirror(state, exists=row.synced_generation > 0, may_create=not is_renewal)
+    except temporal.MirrorMissing:
+        log.warning("mirror.missing", schedule_id=str(row.id))
+        return PushOutcome.NOTHING
     # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced.
     stamped = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation)
     stamped.update(

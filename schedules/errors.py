@@ -132,6 +132,10 @@ class DependencyUnavailable(SchedulingError):
     retryable = True
 
 
+class DeploymentRefused(DependencyUnavailable):
+    """Temporal refuses this whole deployment: its namespace is not there, or its credentials are not accepted."""
+
+
 class MirrorRefused(SchedulingError):
     """Temporal understood the request and will not have it, e.g. a search attribute that its namespace lacks."""
 

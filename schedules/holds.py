@@ -5,10 +5,14 @@ Temporal has the last word on whether a mirror is held; the row remembers what w
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
 import structlog
+from django.db.models import F
 
 from schedules import convergence, inspection, temporal
 from schedules.errors import SchedulingError
@@ -22,6 +26,10 @@ HELD_REASON: Final = "an operator held the schedule in Temporal"
 MAX_PAGES: Final = 50
 # After so many questions without an answer there is none to be had.
 MAX_UNANSWERED: Final = 2
+BATCH: Final = 50
+PAGE: Final = 500
+# Mirrors are looked at no faster than a comparison does.
+PER_SECOND: Final = 200
 
 
 class Inquiry:
@@ -46,31 +54,40 @@ class Inquiry:
         return f"{HELD_REASON}: {note}" if note else HELD_REASON
 
 
-def notice() -> int:
+def notice(*, deadline: float = float("inf")) -> int:
     """Write down on the rows which mirrors are held now and which no longer are; returns how many had changed.
 
-    A repeat finds nothing. Raises DependencyUnavailable or MirrorRefused.
+    Stops after ``deadline`` (of `time.monotonic`). A repeat finds nothing. Raises DependencyUnavailable, MirrorRefused.
     """
     paused = _paused_by_others()
     if paused is None:
         return 0
-    rows = Schedule.objects.defer("payload")
-    doubtful = [
-        row for row in rows.filter(id__in=paused, held_since=None).iterator() if row.synced_generation == row.generation
-    ]
-    doubtful += [row for row in rows.exclude(held_since=None) if paused.get(row.id) != row.held_note]
-    # Lists lag behind writes, so that what is written down is what the mirror itself says.
-    seen = inspection.describe_many([(row.install_id, row.id) for row in doubtful]) if doubtful else []
+    waiting = _doubtful(paused)
     changed = 0
-    for row, mirror in zip(doubtful, seen, strict=True):
-        if mirror is None or isinstance(mirror, Exception):
-            continue
-        held = mirror.paused and mirror.note != temporal.OUR_PAUSE_NOTE
-        convergence.note_hold(row, mirror.note if held else None)
-        changed += held is not (row.held_since is not None)
+    while time.monotonic() < deadline and (rows := list(islice(waiting, BATCH))):
+        began = time.monotonic()
+        # Lists lag behind writes, so that what is written down is what the mirror itself says.
+        seen = inspection.describe_many([(row.install_id, row.id) for row in rows])
+        for row, mirror in zip(rows, seen, strict=True):
+            if mirror is None or isinstance(mirror, Exception):
+                continue
+            held = mirror.paused and mirror.note != temporal.OUR_PAUSE_NOTE
+            convergence.note_hold(row, mirror.note if held else None)
+            changed += held is not (row.held_since is not None)
+        time.sleep(max(0.0, len(rows) / PER_SECOND - (time.monotonic() - began)))
     if changed:
         log.info("holds.noticed", changed=changed)
     return changed
+
+
+def _doubtful(paused: dict[UUID, str]) -> Iterator[Schedule]:
+    """The rows that say otherwise than the list does."""
+    rows = Schedule.objects.defer("payload")
+    ids = list(paused)
+    for first in range(0, len(ids), PAGE):
+        page = rows.filter(id__in=ids[first : first + PAGE], held_since=None, synced_generation=F("generation"))
+        yield from list(page)
+    yield from [row for row in rows.exclude(held_since=None) if paused.get(row.id) != row.held_note]
 
 
 def _paused_by_others() -> dict[UUID, str] | None:
@@ -85,4 +102,5 @@ def _paused_by_others() -> dict[UUID, str] | None:
                 found[ids[1]] = note[: temporal.MAX_NOTE_LENGTH]
         if page is None:
             return found
+    log.warning("holds.too_many_paused", read=MAX_PAGES * inspection.PAGE_SIZE)
     return None

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
@@ -32,6 +33,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from schedules.temporal_bridge import RPC_TIMEOUT, is_missing, run
 from workflows import names
 
+log = structlog.get_logger(__name__)
+
 PAGE_SIZE: Final = 200
 # What the engine writes where none is given.
 DEFAULT_TASK_TIMEOUT: Final = timedelta(seconds=10)
@@ -40,9 +43,13 @@ _FIELDS: Final = ("second", "minute", "hour", "day_of_month", "month", "year", "
 
 @dataclass(frozen=True, slots=True)
 class SeenMirror:
-    """One mirror: what it says, whether it is paused and why, which generation it shows and whose it is."""
+    """One mirror: what it says, whether it is paused and why, which generation it shows and whose it is.
+
+    ``names`` is what operators find it by. A mirror that cannot be read, as a hand edit can make it, has no digest.
+    """
 
     digest: str
+    names: dict[str, str]
     paused: bool
     note: str
     generation: str
@@ -156,12 +163,21 @@ async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
         return None
     attributes = found.typed_search_attributes
     return SeenMirror(
-        digest=digest_of(found.schedule),
+        digest=_digest_or_none(found),
+        names={key.name: _text(attributes, key) for key in names.RUN_ATTRIBUTES},
         paused=found.schedule.state.paused,
         note=_note(found.schedule.state.note),
         generation=_text(attributes, names.GENERATION),
         deployment=_text(attributes, names.DEPLOYMENT),
     )
+
+
+def _digest_or_none(found: ScheduleDescription) -> str:
+    try:
+        return digest_of(found.schedule)
+    except Exception:
+        log.exception("mirror.unreadable", mirror_id=found.id)
+        return ""
 
 
 def _note(note: str | None) -> str:

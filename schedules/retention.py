@@ -13,11 +13,12 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from schedules import idempotency, limits
-from schedules.models import RunCountProgress, Tenant
+from schedules.models import PassRecord, RunCountProgress, Tenant
 
 # Not younger than this, to count in few steps; see `_SAFE_MARK` for what makes it safe.
 SETTLED_AFTER: Final = timedelta(minutes=2)
 BATCH: Final = 5000
+OWN_NAME: Final = "purge"
 KEEP_NOTIFICATIONS: Final = timedelta(days=30)
 
 
@@ -55,6 +56,7 @@ def purge(*, batch_size: int = BATCH) -> int:
     _repeat(_PURGE_NOTIFICATIONS, {"keep": KEEP_NOTIFICATIONS}, batch_size=batch_size)
     _repeat(_PURGE_IDEMPOTENCY, {"keep": idempotency.MEMORY}, batch_size=batch_size)
     _repeat(_PURGE_RATES, {"keep": limits.WINDOW}, batch_size=batch_size)
+    PassRecord.note(OWN_NAME)
     return deleted
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 import structlog
@@ -13,7 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from schedules import convergence, system_schedules, temporal_bridge
 from schedules.errors import SchedulingError
-from schedules.models import ComparisonRecord
+from schedules.models import ComparisonRecord, PassRecord
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +76,25 @@ def check_readiness() -> Readiness:
     return Readiness(checks)
 
 
-def check_passes() -> dict[str, str]:
-    """Whether each of the regular passes takes place: "ok", or that it is missing or paused in Temporal, or unknown."""
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A regular pass: whether Temporal starts it ("ok", "missing", "paused", "unknown"), and when it last ended."""
+
+    schedule: str
+    finished_at: datetime | None
+
+
+def read_passes(*, ask_temporal: bool = True) -> dict[str, Pass]:
+    """The regular passes by name. Without ``ask_temporal`` nobody knows whether they are started."""
+    ended = dict(PassRecord.objects.values_list("name", "finished_at"))
     try:
-        troubles = system_schedules.find_troubles()
+        troubles = system_schedules.find_troubles() if ask_temporal else None
     except SchedulingError:
-        return {one.name: "unknown" for one in system_schedules.SYSTEM_SCHEDULES}
-    return {one.name: str(troubles.get(one.name, "ok")) for one in system_schedules.SYSTEM_SCHEDULES}
+        troubles = None
+    return {
+        one.name: Pass("unknown" if troubles is None else str(troubles.get(one.name, "ok")), ended.get(one.name))
+        for one in system_schedules.SYSTEM_SCHEDULES
+    }
 
 
 class _NotMigratedError(Exception):

@@ -7,7 +7,8 @@ from the others, so one row's trouble does not keep the rest from their turn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,15 +21,20 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from schedules import background, convergence, holds, ledger, metrics, retention
-from schedules.background import MAX_UNANSWERED, PushOutcome
+from schedules.background import PushOutcome
 from schedules.convergence import RENEWAL_NOTICE
 from schedules.errors import SchedulingError
-from schedules.models import MirrorRemoval, RunStatus, Schedule, ScheduleRun
+from schedules.models import MirrorRemoval, PassRecord, RunStatus, Schedule, ScheduleRun
 
 log = structlog.get_logger(__name__)
 
 # A pass ends well before the engine would give it up.
 PASS_BUDGET_SECONDS: Final = 240.0
+# Of a pass's time: until when it settles slots, and then sees to runs; what is left is for mirrors and holds.
+SETTLING_SHARE: Final = 0.35
+RUNS_SHARE: Final = 0.6
+OWN_NAME: Final = "sweep"
+_NO_LONGER_WAITING: Final = (PushOutcome.STARTED, PushOutcome.NOTHING, PushOutcome.CLOSED)
 # A run in flight for this long is asked for a sign of life: within two minutes, with the next minute's pass.
 DEATH_GRACE: Final = timedelta(seconds=60)
 MAX_LIFE_CHECKS: Final = 500
@@ -53,44 +59,47 @@ class Report:
     settled: int = 0
     unstarted: int = 0
 
-    def count(self, outcome: PushOutcome) -> None:
-        """Add one outcome."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-
     def of(self, outcome: PushOutcome) -> int:
         """How often an outcome came."""
         return self.outcomes.get(outcome, 0)
 
 
-def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS) -> Report:
+def converge_unsynced(*, budget_seconds: float = PASS_BUDGET_SECONDS, insistent: bool = False) -> Report:
     """One pass: account for due slots, push, remove, start, end what is dead, count what has ended.
 
-    One row's trouble does not keep the others from their turn. Stops early where Temporal does not answer several
-    times in a row, or after ``budget_seconds``; the next pass goes on. Safe to run twice at once.
+    One row's trouble does not keep the others from their turn, and no part of the pass takes another's time. Stops
+    early where Temporal does not answer several times in a row; the next pass goes on. ``insistent`` tries also what
+    failed for a reason that was believed to stay. Safe to run twice at once.
     """
     report = Report()
-    deadline = time.monotonic() + budget_seconds
-    report.settled = settle_due(deadline=deadline)
-    unanswered = 0
+    began = time.monotonic()
+    report.settled = settle_due(deadline=began + SETTLING_SHARE * budget_seconds)
+    deadline = began + RUNS_SHARE * budget_seconds
     waiting = _startable()
-    report.unstarted = len(waiting)
-    for work in _work_on_runs(waiting, report):
-        outcome = background.isolated(work)
-        report.count(outcome)
-        is_away = outcome is PushOutcome.UNAVAILABLE and not background.services_answer()
-        unanswered = unanswered + 1 if is_away else 0
-        if unanswered >= MAX_UNANSWERED or time.monotonic() > deadline:
-            break
-    if unanswered < MAX_UNANSWERED:
-        _push_unsynced(report, deadline=deadline)
-        background.isolated(_notice_holds)
+    started = _each_of(waiting, convergence.start, report, deadline=deadline)
+    report.unstarted = len(waiting) - sum(started[outcome] for outcome in _NO_LONGER_WAITING)
+    _each_of(_running_for_a_while(), convergence.close_if_dead, report, deadline=deadline)
+    deadline = began + budget_seconds
+    _push_unsynced(report, deadline=deadline, insistent=insistent)
+    background.isolated(partial(_notice_holds, deadline=deadline))
     background.isolated(_count_finished)
     # A run whose workflow waits for a worker is in order; one that Temporal has not taken is not.
     report.unsynced = count_unsynced() + report.unstarted
+    PassRecord.note(OWN_NAME)
     return report
 
 
-def _push_unsynced(report: Report, *, deadline: float) -> None:
+def _each_of(
+    runs: list[ScheduleRun], work: Callable[[ScheduleRun], PushOutcome], report: Report, *, deadline: float
+) -> Counter[PushOutcome]:
+    """Do the work for each run, a few at a time."""
+    outcomes = background.in_parallel(runs, lambda run: background.isolated(partial(work, run)), deadline=deadline)
+    for outcome, number in outcomes.items():
+        report.outcomes[outcome] = report.of(outcome) + number
+    return outcomes
+
+
+def _push_unsynced(report: Report, *, deadline: float, insistent: bool) -> None:
     """Push what needs it, in fair turns; what does not fit into the pass is the next one's."""
 
     def push(mirror: tuple[UUID, UUID]) -> PushOutcome:
@@ -99,23 +108,8 @@ def _push_unsynced(report: Report, *, deadline: float) -> None:
             partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
         )
 
-    for outcome, number in background.in_parallel(_unsynced(), push, deadline=deadline).items():
+    for outcome, number in background.in_parallel(_unsynced(insistent=insistent), push, deadline=deadline).items():
         report.outcomes[outcome] = report.of(outcome) + number
-
-
-def _work_on_runs(waiting: list[ScheduleRun], report: Report) -> Iterator[Callable[[], PushOutcome]]:
-    """What a pass has to do for runs, in the order of doing it; each part is looked up when its turn comes."""
-    for run in waiting:
-        yield partial(_start, run, report)
-    for run in _running_for_a_while():
-        yield partial(convergence.close_if_dead, run)
-
-
-def _start(run: ScheduleRun, report: Report) -> PushOutcome:
-    outcome = convergence.start(run)
-    if outcome in {PushOutcome.STARTED, PushOutcome.NOTHING, PushOutcome.CLOSED}:
-        report.unstarted -= 1
-    return outcome
 
 
 def _count_finished() -> PushOutcome:
@@ -123,9 +117,9 @@ def _count_finished() -> PushOutcome:
     return PushOutcome.NOTHING
 
 
-def _notice_holds() -> PushOutcome:
+def _notice_holds(*, deadline: float) -> PushOutcome:
     try:
-        holds.notice()
+        holds.notice(deadline=deadline)
     except SchedulingError as error:
         log.warning("holds.not_looked_for", code=error.code, reason=error.message)
     return PushOutcome.NOTHING
@@ -200,13 +194,15 @@ def _unsynced_rows() -> QuerySet[Schedule]:
     return Schedule.objects.filter(~Q(synced_generation=F("generation")) | outdated)
 
 
-def _unsynced() -> list[tuple[UUID, UUID]]:
+def _unsynced(*, insistent: bool = False) -> list[tuple[UUID, UUID]]:
     """What needs a push now, as (tenant id, schedule id): each tenant's oldest, then each one's second oldest, ...
 
-    So that however much of one tenant waits, the others' turn comes. Rows that cannot be pushed wait for theirs.
+    So that however much of one tenant waits, the others' turn comes. Rows that cannot be pushed wait for theirs, unless
+    ``insistent``.
     """
     with connection.cursor() as cursor:
         values = {"rules": convergence.mirror_rules(), "notice": cast("Any", RENEWAL_NOTICE), "limit": MAX_PUSHES}
+        values["insistent"] = insistent
         cursor.execute(_UNSYNCED, values)
         return [(row[0], row[1]) for row in cursor.fetchall()]
 
@@ -242,7 +238,7 @@ SELECT tenant_id, id FROM (
         SELECT tenant_id, id, changed_at AS since, synced_generation = generation AS is_renewal FROM schedules_schedule
         WHERE (synced_generation <> generation OR calendar_rules <> %(rules)s
                OR exact_until < statement_timestamp() + %(notice)s)
-          AND (push_after IS NULL OR push_after <= statement_timestamp())
+          AND (%(insistent)s OR push_after IS NULL OR push_after <= statement_timestamp())
         UNION ALL
         SELECT tenant_id, id, deleted_at, false FROM schedules_mirrorremoval
     ) AS waiting

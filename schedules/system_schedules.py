@@ -21,6 +21,7 @@ from temporalio.client import (
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
+    ScheduleState,
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
@@ -132,7 +133,9 @@ async def _put(client: Client, one: SystemSchedule) -> None:
             return
 
     def keep_pause(update: ScheduleUpdateInput) -> ScheduleUpdate:
-        wanted.state = update.description.schedule.state
+        # The pause alone: a limit on the number of actions would end the passes for good.
+        state = update.description.schedule.state
+        wanted.state = ScheduleState(paused=state.paused, note=state.note)
         return ScheduleUpdate(schedule=wanted)
 
     try:

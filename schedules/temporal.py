@@ -38,7 +38,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from schedules.calendars import UtcCalendar
-from schedules.errors import DependencyUnavailable, MirrorRefused
+from schedules.errors import DependencyUnavailable, MirrorRefused, SchedulingError
 from schedules.temporal_bridge import RPC_TIMEOUT, ensure_search_attributes, is_missing, read_profile, run
 from workflows import names
 from workflows.payloads import RunRequest
@@ -47,6 +47,13 @@ from workflows.payloads import RunRequest
 CATCH_UP_WINDOW: Final = timedelta(minutes=5)
 MAX_NOTE_LENGTH: Final = 512
 OUR_PAUSE_NOTE: Final = "Disabled in the scheduler"
+
+
+class MirrorMissing(SchedulingError):
+    """There is no mirror to be changed, and making one is not for who asked."""
+
+    code = "mirror_missing"
+    retryable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +159,23 @@ def mirror_search_attributes(state: MirrorState) -> TypedSearchAttributes:
     )
 
 
-def put_mirror(state: MirrorState, *, exists: bool) -> str | None:
+def put_mirror(state: MirrorState, *, exists: bool, may_create: bool = True) -> str | None:
     """Make the mirror show ``state``, whatever it showed before; returns the note of an operator's hold that it kept.
 
-    None where nobody holds it. A repeat changes nothing. ``exists`` is a guess that saves a call. Raises
-    DependencyUnavailable or MirrorRefused.
+    None where nobody holds it. A repeat changes nothing. ``exists`` is a guess that saves a call; without
+    ``may_create`` it has to be right. Raises DependencyUnavailable, MirrorRefused, MirrorMissing.
     """
+
+    async def put(client: Client) -> str | None:
+        return await _put_mirror(client, state, exists=exists, may_create=may_create)
+
     try:
-        return run(lambda client: _put_mirror(client, state, exists=exists))
+        return run(put)
     except MirrorRefused as error:
         if "search attribute" not in error.message.lower():
             raise
         # The namespace was made anew since this process looked; by now it is known that it lacks ours.
-        return run(lambda client: _put_mirror(client, state, exists=exists))
+        return run(put)
 
 
 def remove_mirror(*, install_id: UUID, schedule_id: UUID) -> None:
@@ -226,7 +237,7 @@ def workflow_url(workflow_id: str) -> str:
     return f"{settings.TEMPORAL_UI_URL.rstrip('/')}/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
 
 
-async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> str | None:
+async def _put_mirror(client: Client, state: MirrorState, *, exists: bool, may_create: bool) -> str | None:
     await ensure_search_attributes(client)
     built, schedule, attributes = build_schedule(state), build_schedule(state), mirror_search_attributes(state)
     held = state.held_note
@@ -243,7 +254,7 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> st
         schedule.state = built.state if held is None else ScheduleState(paused=True, note=held)
         return ScheduleUpdate(schedule=schedule, search_attributes=attributes)
 
-    if not exists:
+    if not exists and may_create:
         try:
             await client.create_schedule(
                 state.id,
@@ -260,6 +271,8 @@ async def _put_mirror(client: Client, state: MirrorState, *, exists: bool) -> st
     except RPCError as error:
         if not is_missing(error):
             raise
+        if not may_create:
+            raise MirrorMissing("The mirror is not there") from error
         try:
             await client.create_schedule(state.id, schedule, search_attributes=attributes, rpc_timeout=RPC_TIMEOUT)
         except ScheduleAlreadyRunningError as conflict:

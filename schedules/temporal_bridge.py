@@ -23,7 +23,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from schedules import tracing
-from schedules.errors import DependencyUnavailable, MirrorRefused
+from schedules.errors import DependencyUnavailable, DeploymentRefused, MirrorRefused
 from workflows import names
 
 T = TypeVar("T")
@@ -46,6 +46,8 @@ _TRANSIENT: Final = frozenset(
         RPCStatusCode.INTERNAL,
     }
 )
+# Those that say that it is not this call but the caller.
+_ABOUT_US: Final = frozenset({RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED})
 
 
 def read_profile() -> dict[str, Any]:
@@ -176,9 +178,14 @@ def run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIM
     except RPCError as error:
         if error.status in _TRANSIENT:
             raise DependencyUnavailable(f"Temporal does not answer ({error.status.name})") from error
+        if error.status in _ABOUT_US or _is_about_namespace(error):
+            # No row is at fault, and none may pay for it.
+            raise DeploymentRefused(f"Temporal refuses this deployment: {error.message}"[:500]) from error
         # The namespace may be a new one that does not know our attributes yet: the next call registers them.
         bridge.forget_search_attributes()
         raise MirrorRefused(f"Temporal refused: {error.message}"[:500]) from error
+    except RecursionError:
+        raise  # a bug of ours, which is a RuntimeError as well
     except (FutureTimeoutError, RuntimeError) as error:
         # An unreachable server is a plain RuntimeError of the SDK.
         raise DependencyUnavailable(f"Temporal at {address()} does not answer") from error
@@ -186,7 +193,11 @@ def run(call: Callable[[Client], Awaitable[T]], *, timeout: timedelta = CALL_TIM
 
 def is_missing(error: RPCError) -> bool:
     """Whether an error says that the thing asked for is not there. A namespace that is not there says nothing of it."""
-    return error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower()
+    return error.status == RPCStatusCode.NOT_FOUND and not _is_about_namespace(error)
+
+
+def _is_about_namespace(error: RPCError) -> bool:
+    return error.status == RPCStatusCode.NOT_FOUND and "namespace" in error.message.lower()
 
 
 async def ensure_search_attributes(client: Client) -> None:

@@ -28,15 +28,9 @@ RUN_TRIGGER: Final = SearchAttributeKey.for_keyword("RunTrigger")
 # Which deployment's mirror it is: a namespace may hold those of several, and only its own are a deployment's business.
 DEPLOYMENT: Final = SearchAttributeKey.for_keyword("ScheduleDeployment")
 GENERATION: Final = SearchAttributeKey.for_keyword("ScheduleGeneration")
-SEARCH_ATTRIBUTES: Final = (
-    TENANT_ID,
-    INSTALL_ID,
-    EXTENSION_ID,
-    SCHEDULE_ID,
-    RUN_TRIGGER,
-    GENERATION,
-    DEPLOYMENT,
-)
+# What operators find a run's workflow by, and its mirror.
+RUN_ATTRIBUTES: Final = (TENANT_ID, INSTALL_ID, EXTENSION_ID, SCHEDULE_ID, RUN_TRIGGER)
+SEARCH_ATTRIBUTES: Final = (*RUN_ATTRIBUTES, GENERATION, DEPLOYMENT)
 
 # The engine records a fire's nominal time here; it is not part of the workflow's input
 # (https://docs.temporal.io/schedule).

@@ -42,6 +42,9 @@ def _sync_metrics() -> bytes:
     except DatabaseError:
         return b""
     registry = CollectorRegistry()
+    ended = Gauge("schedule_pass_timestamp_seconds", "When a regular pass last ended.", ["name"], registry=registry)
+    for name, each in status.read_passes(ask_temporal=False).items():
+        ended.labels(name=name).set(each.finished_at.timestamp() if each.finished_at else 0)
     pending = Gauge("schedule_sync_pending", "Mirrors that are not yet what their rows want.", registry=registry)
     oldest = Gauge("schedule_sync_oldest_seconds", "Age of the oldest of these changes.", registry=registry)
     failed = Gauge("schedule_sync_failed", "Those of them that Temporal refuses.", registry=registry)
@@ -85,6 +88,8 @@ def status_view(request: HttpRequest) -> HttpResponse:
     except DatabaseError:
         body = errors.error_body("dependency_unavailable", "The database does not answer, try again soon")
         return JsonResponse(body, status=503)
+    checks = status.check_readiness().checks
+    passes = status.read_passes(ask_temporal=checks["temporal"] == "ok")
     last = found.comparison
     comparison = None
     if last is not None:
@@ -106,8 +111,11 @@ def status_view(request: HttpRequest) -> HttpResponse:
                 "held": found.held,
             },
             "comparison": comparison,
-            "checks": dict(status.check_readiness().checks),
-            "passes": status.check_passes(),
+            "checks": dict(checks),
+            "passes": {
+                name: {"schedule": each.schedule, "finished_at": answers.rfc3339(each.finished_at)}
+                for name, each in passes.items()
+            },
             "kill_switches": [answers.render_kill_switch(switch) for switch in kill_switches.standing()],
         }
     )

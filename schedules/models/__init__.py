@@ -42,6 +42,7 @@ from schedules.models.trail import (
     Deployment,
     IdempotencyRecord,
     OrphanSighting,
+    PassRecord,
     RateWindowEntry,
 )
 
@@ -72,6 +73,7 @@ __all__ = [
     "NotificationKind",
     "OrphanSighting",
     "OverlapPolicy",
+    "PassRecord",
     "RateWindowEntry",
     "Role",
     "RunCount",

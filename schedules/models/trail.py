@@ -92,6 +92,21 @@ class OrphanSighting(models.Model):
         return self.mirror_id
 
 
+class PassRecord(models.Model):
+    """When a regular pass last came to its end."""
+
+    name = models.CharField(max_length=16, primary_key=True)
+    finished_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.finished_at}"
+
+    @classmethod
+    def note(cls, name: str) -> None:
+        """Write down that it has ended just now."""
+        cls.objects.update_or_create(name=name, defaults={"finished_at": Now()})
+
+
 class ComparisonRecord(models.Model):
     """The one row that says how the last full comparison of rows and mirrors ended."""
 

@@ -50,6 +50,41 @@ def test_every_hand_edit_is_found_and_repaired_and_nobody_elses_is_touched(platf
     assert kept not in dict(events)
 
 
+def test_the_quarters_pass_finds_hand_edits_without_a_person(platform):
+    deleted, edited, renamed = (platform.create(name=name) for name in "abc")
+    platform.start_worker()
+    platform.assert_equal()
+    platform.cli("schedule", "delete", "--schedule-id", mirror_of(platform, deleted))
+    platform.change_by_hand(mirror_of(platform, edited), "edit")
+    platform.change_by_hand(mirror_of(platform, renamed), "rename")
+    system = "extsched-system:compare:faults"
+    eventually(lambda: system in platform.cli("schedule", "list"))
+
+    platform.cli("schedule", "trigger", "--schedule-id", system)  # instead of a quarter of an hour
+
+    eventually(lambda: platform.status()["comparison"], seconds=30)
+    platform.assert_equal()
+    assert platform.status()["comparison"]["drift"] == {"missing": 1, "edited": 2}
+    found = platform.cli("schedule", "list", "--query", f"TenantId = '{platform.tenant_id}'")
+    assert mirror_of(platform, renamed) in found
+
+
+def test_the_quarters_pass_refuses_a_mass_and_says_so(platform):
+    for number in range(12):
+        platform.create(name=str(number))
+    platform.assert_equal()
+    platform.wipe_temporal()
+    platform.start_worker()
+    system = "extsched-system:compare:faults"
+    eventually(lambda: system in platform.cli("schedule", "list"))
+
+    platform.cli("schedule", "trigger", "--schedule-id", system)
+
+    eventually(lambda: platform.status()["comparison"], seconds=30)
+    assert "is this the right namespace?" in platform.status()["comparison"]["refused"]
+    assert platform.mirrors() == {}
+
+
 def test_an_operators_hold_is_kept_shown_and_lifted(platform):
     schedule = platform.create()
     platform.assert_equal()

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from scheduler_project import embedded
+from tests.support.rough_path import RoughPath
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -36,6 +37,7 @@ def test_a_long_walk_of_writes_and_faults_ends_converged_within_two_sweeps(resta
     assert status == 0, said
     platform.assert_equal()
     walk.assert_nothing_lost()
+    walk.path.down()
     assert set(walk.taken) == set(Walk.STEPS), "a walk that long takes every kind of step"
 
 
@@ -48,6 +50,11 @@ class Walk:
         "delete": 150,
         "edit": 60,
         "vanish": 25,
+        "pause": 20,
+        "unpause": 20,
+        "duplicate": 3,
+        "slow": 4,
+        "reset": 4,
         "unstamp": 20,
         "temporal": 8,
         "web": 4,
@@ -59,6 +66,9 @@ class Walk:
         self.platform, self.postgres_directory, self.rng = platform, postgres_directory, rng
         self.ids, self.wanted, self.unsure = {}, {}, set()
         self.created, self.is_temporal_up, self.taken = 0, True, set()
+        self.path = RoughPath(platform.temporal_address)
+        platform.web.stop()
+        self.start_web()
 
     def step(self):
         kind = self.rng.choices(list(self.STEPS), weights=list(self.STEPS.values()))[0]
@@ -82,6 +92,7 @@ class Walk:
                 said = self.platform.host("update", scheduleId=self.ids[name], cron=cron, enabled=enabled)
                 assert said["success"], said
                 self.wanted[name] = (cron, enabled)
+                self.unsure.discard(name)
 
     def delete(self):
         if name := self.any():
@@ -96,6 +107,24 @@ class Walk:
     def vanish(self):
         self.by_hand("delete")
 
+    def pause(self):
+        self.by_hand("pause")
+
+    def unpause(self):
+        self.by_hand("unpause")
+
+    def duplicate(self):
+        self.by_hand("duplicate")
+
+    def slow(self):
+        """The web process's way to Temporal; it is mended by the next of these steps."""
+        self.path.mend()
+        self.path.delay_seconds = self.rng.choice([0.0, 0.3])
+
+    def reset(self):
+        self.path.mend()
+        self.path.pieces_until_reset = self.rng.choice([None, 5])
+
     def unstamp(self):
         if name := self.any():
             self.platform.execute("UPDATE schedules_schedule SET synced_generation = 0 WHERE id = %s", [self.ids[name]])
@@ -109,7 +138,10 @@ class Walk:
 
     def web(self):
         self.platform.web.kill_group()
-        self.platform.start_web()
+        self.start_web()
+
+    def start_web(self):
+        self.platform.start_web(TEMPORAL_ADDRESS=self.path.address)
 
     def worker(self):
         self.platform.worker.kill()
@@ -120,6 +152,7 @@ class Walk:
         embedded.restart_postgres(self.postgres_directory)
 
     def bring_everything_up(self):
+        self.path.mend()
         if not self.is_temporal_up:
             self.temporal()
         if self.platform.worker.popen.poll() is not None:

@@ -111,6 +111,30 @@ def test_a_way_to_the_runner_that_resets_costs_attempts_and_no_run(platform, run
     assert len({call.headers["x-idempotency-key"] for call in platform.calls(fake_runner)}) == 1
 
 
+def test_a_worker_whose_ways_are_slow_and_cut_connections_loses_no_run(platform, fake_runner):
+    temporal_way, database_way = RoughPath(platform.temporal_address), RoughPath(platform.database_socket)
+    schedules = [platform.create(name=str(number)) for number in range(8)]
+    platform.assert_equal()
+    platform.start_worker(
+        TEMPORAL_ADDRESS=temporal_way.address,
+        DATABASE_URL=f"postgresql://postgres@{database_way.address}/{platform.name}",
+        RUNNER_BASE_URL=fake_runner.url,
+    )
+    for way in (temporal_way, database_way):
+        way.delay_seconds, way.pieces_until_reset = 0.02, 60
+    runs = [platform.run_now(schedule) for schedule in schedules[:4]]
+    eventually(lambda: temporal_way.reset or database_way.reset, seconds=60)
+    runs += [platform.run_now(schedule) for schedule in schedules[4:]]
+    for way in (temporal_way, database_way):
+        way.mend()
+
+    assert {platform.finished_run(run)[0] for run in runs} == {"succeeded"}
+    keys = [call.headers["x-idempotency-key"] for call in platform.calls(fake_runner)]
+    assert set(keys) == {f"{run}:0" for run in runs}
+    for way in (temporal_way, database_way):
+        way.down()
+
+
 def test_a_slow_database_slows_callers_down_and_loses_nothing(platform, database_path):
     database_path.delay_seconds = 0.02
     schedules = [platform.create(name=str(number)) for number in range(10)]

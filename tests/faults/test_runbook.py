@@ -39,6 +39,11 @@ def make_state(platform, state):
     match state:
         case "healthy":
             platform.start_worker()
+        case "paused":
+            platform.start_worker()
+            system = "extsched-system:compare:faults"
+            eventually(lambda: platform.status()["passes"]["comparison"]["schedule"] == "ok")
+            platform.cli("schedule", "toggle", "--pause", "--schedule-id", system, "--reason", "x")
         case "unsynced":
             platform.start_worker()
             platform.unstamp()
@@ -56,6 +61,8 @@ def make_state(platform, state):
         case "running":
             platform.cli("schedule", "trigger", "--schedule-id", mirror)
             eventually(lambda: "RunSchedule" in platform.cli("workflow", "list"))
+    if state in {"wiped", "orphans", "edited", "unsynced"}:
+        assert platform.reconcile("--dry-run")[0] == 1, "the section begins with nothing wrong"
     return schedules[0]
 
 
@@ -63,6 +70,8 @@ def assert_mended(platform, state):
     if state in {"wiped", "orphans", "edited", "unsynced"}:
         platform.assert_equal()
         assert platform.status()["comparison"]["refused"] is None
+    if state == "paused":
+        assert platform.status()["passes"]["comparison"]["schedule"] == "ok"
     if state == "running":
         eventually(lambda: "Terminated" in platform.cli("workflow", "list"))
 

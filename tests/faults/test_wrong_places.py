@@ -65,13 +65,66 @@ def test_a_comparison_that_somebody_else_is_at_is_no_success(platform, elsewhere
 
 
 def test_a_pass_that_somebody_paused_is_left_alone_and_told(platform):
-    assert set(platform.status()["passes"].values()) == {"missing"}
+    def passes():
+        return {name: each["schedule"] for name, each in platform.status()["passes"].items()}
+
+    assert set(passes().values()) == {"missing"}
     platform.start_worker()
-    eventually(lambda: set(platform.status()["passes"].values()) == {"ok"})
+    eventually(lambda: set(passes().values()) == {"ok"})
 
     platform.cli("schedule", "toggle", "--pause", "--schedule-id", "extsched-system:compare:faults", "--reason", "x")
+    platform.change_by_hand("extsched-system:converge:faults", "fire_once")
     platform.worker.kill()
     platform.start_worker()  # which sees to its schedules first
 
     eventually(lambda: platform.worker.says("worker.system_schedules_paused"), seconds=30)
-    assert platform.status()["passes"] == {"sweep": "ok", "comparison": "paused", "purge": "ok"}
+    assert passes() == {"sweep": "ok", "comparison": "paused", "purge": "ok"}
+    # A limit would end the passes for good, and is nobody's hold.
+    assert "limitedActions" not in platform.cli(
+        *("schedule", "describe", "--schedule-id", "extsched-system:converge:faults", "-o", "json")
+    )
+    eventually(lambda: platform.status()["passes"]["sweep"]["finished_at"], seconds=70)
+    metrics = platform.get("/metrics", authorization="Bearer metrics-token").text
+    assert 'schedule_pass_timestamp_seconds{name="sweep"} 1' in metrics
+
+
+def test_what_was_refused_for_the_namespaces_sake_is_made_up_for_at_once(platform):
+    platform.web.stop()
+    platform.start_web(TEMPORAL_NAMESPACE="typo")
+    schedules = [platform.create(name=str(number)) for number in range(12)]
+    eventually(lambda: platform.web.says("refuses this deployment"))
+    assert {platform.sync_error(schedule) for schedule in schedules} == {""}
+    platform.web.stop()
+    platform.start_web()
+
+    assert platform.reconcile()[0] == 0
+    platform.assert_equal()
+
+
+def test_a_release_that_renews_every_mirror_makes_none_in_a_wrong_namespace(platform, elsewhere):
+    platform.cli("operator", "namespace", "create", "--namespace", "other")
+    platform.execute("UPDATE schedules_schedule SET calendar_rules = 'of another release'")
+    platform.extra_environment = {"TEMPORAL_NAMESPACE": "other"}
+
+    status, seen, said = platform.reconcile()
+
+    assert (status, seen["mirrors written"], seen["mirrors missing"], seen["repaired"]) == (1, 0, 12, 0)
+    assert "is this the right namespace?" in said
+    assert "extsched:" not in platform.cli("schedule", "list", "--namespace", "other")
+    platform.extra_environment = {}
+    assert platform.reconcile()[0] == 0
+    platform.assert_equal()
+
+
+def test_a_comparison_that_an_outage_breaks_off_settles_nothing(platform, elsewhere):
+    platform.wipe_temporal()
+    assert platform.reconcile()[0] == 1
+    before = platform.status()["comparison"]
+    assert before["refused"]
+    platform.stop_temporal()
+
+    assert platform.reconcile()[0] == 1
+
+    assert platform.status()["comparison"] == before
+    platform.start_temporal()
+    platform.put_decoys()

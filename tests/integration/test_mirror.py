@@ -6,7 +6,7 @@ import uuid
 from datetime import timedelta
 
 from django.core.management import call_command
-from temporalio.client import Client, ScheduleUpdate
+from temporalio.client import Client, ScheduleIntervalSpec, ScheduleUpdate
 
 from schedules import background, convergence, temporal
 from schedules.models import MirrorRemoval, Schedule
@@ -199,7 +199,7 @@ def test_a_mirror_edited_by_hand_is_overwritten_whole_and_not_added_to(world, te
 
     async def edit(handle):
         def add_an_interval(update):
-            update.description.schedule.spec.intervals = [temporal.ScheduleIntervalSpec(every=timedelta(hours=1))]
+            update.description.schedule.spec.intervals = [ScheduleIntervalSpec(every=timedelta(hours=1))]
             return ScheduleUpdate(schedule=update.description.schedule)
 
         await handle.update(add_an_interval)

@@ -6,23 +6,14 @@ import json
 import subprocess
 import sys
 import uuid
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import psycopg
-from temporalio.client import (
-    Client,
-    Schedule,
-    ScheduleActionStartWorkflow,
-    ScheduleIntervalSpec,
-    ScheduleSpec,
-    ScheduleUpdate,
-)
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec
 
 from scheduler_project import embedded
-from tests.support import processes
+from tests.support import hand_edits, processes
 from tests.support.waiting import eventually
 
 TOKEN = "registry-token-in-use"
@@ -229,8 +220,8 @@ class Platform:
         with psycopg.connect(self.database_url) as connection:
             found = connection.execute(
                 """
-                SELECT s.install_id, s.id, NOT (s.enabled AND i.is_enabled), s.cron || ' in ' || s.timezone,
-                       s.generation
+                SELECT s.install_id, s.id, NOT (s.enabled AND i.is_enabled) OR s.held_since IS NOT NULL,
+                       s.cron || ' in ' || s.timezone, s.generation
                 FROM schedules_schedule s JOIN schedules_extensioninstall i ON i.id = s.install_id
                 """
             ).fetchall()
@@ -427,28 +418,6 @@ class Platform:
         ((text,),) = self.execute("SELECT sync_error FROM schedules_schedule WHERE id = %s", [schedule_id])
         return text
 
-    def change_by_hand(self, mirror_id, what):
-        """What an operator could do with the CLI, without its start-up time; a mirror that is not there is fine."""
-
-        async def change():
-            client = await Client.connect(self.temporal_address)
-            handle = client.get_schedule_handle(mirror_id)
-            try:
-                if what == "delete":
-                    await handle.delete()
-                else:
-                    await handle.update(spoil if what == "edit" else limit)
-            except RPCError as error:
-                if error.status != RPCStatusCode.NOT_FOUND:
-                    raise
-
-        def limit(update):
-            update.description.schedule.action.run_timeout = timedelta(seconds=1)
-            return ScheduleUpdate(schedule=update.description.schedule)
-
-        def spoil(update):
-            schedule = update.description.schedule
-            schedule.spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(days=300))])
-            return ScheduleUpdate(schedule=schedule)
-
-        asyncio.run(change())
+    def change_by_hand(self, schedule_id, what):
+        """What an operator could do with the CLI, without its start-up time; one that is not there is fine."""
+        asyncio.run(hand_edits.make(self.temporal_address, schedule_id, what))

@@ -60,7 +60,7 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _sweep(self) -> int:
-        report = sweep.converge_unsynced(budget_seconds=float("inf"))
+        report = sweep.converge_unsynced(budget_seconds=float("inf"), insistent=True)
         for label, outcome in ROWS:
             self._row(label, report.of(outcome))
         self._row("slots accounted for", report.settled)
