@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Model
 
 from schedules.models import (
@@ -86,9 +88,25 @@ def record_many(
     actor: Actor, changes: Iterable[tuple[str, Model, Mapping[str, Any] | None, Mapping[str, Any] | None]]
 ) -> None:
     """Insert a row for each (action, subject, before, after) at once; see `record`."""
-    AuditEvent.objects.bulk_create(
-        _event(actor, action, subject, before=before, after=after) for action, subject, before, after in changes
-    )
+    tenants, actions, kinds, subjects, befores, afters = [], [], [], [], [], []
+    for action, subject, before, after in changes:
+        tenants.append(_tenant_of(subject))
+        actions.append(action)
+        kinds.append(_SUBJECT_TYPES[type(subject)])
+        subjects.append(subject.pk)
+        befores.append(None if before is None else json.dumps(before))
+        afters.append(None if after is None else json.dumps(after))
+    with connection.cursor() as cursor:
+        name = actor.name[:MAX_ACTOR_LENGTH]
+        cursor.execute(_INSERT, [actor.source, name, tenants, actions, kinds, subjects, befores, afters])
+
+
+# Not `bulk_create`, which takes most of the time of an upgrade of many.
+_INSERT: Final = """
+INSERT INTO schedules_auditevent (source, actor, tenant_id, action, subject_type, subject_id, before, after)
+SELECT %s, %s, event.*
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::uuid[], %s::jsonb[], %s::jsonb[]) AS event
+"""
 
 
 def _event(
