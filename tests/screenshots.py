@@ -3,6 +3,7 @@
 python -m tests.screenshots [directory]
 """
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -81,5 +82,7 @@ def take(browser, stage, shown, look, directory):
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does it, so that everything that was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     django.setup()
     main(Path(sys.argv[1] if len(sys.argv) > 1 else "var/screenshots"))

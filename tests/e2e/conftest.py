@@ -10,7 +10,7 @@ from tests.support import browsing
 from tests.support.stage import Stage
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stage(database_url):
     with (
         tempfile.TemporaryDirectory(prefix="scheduler-stage-", ignore_cleanup_errors=True) as directory,

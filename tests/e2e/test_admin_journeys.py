@@ -41,6 +41,13 @@ def test_a_schedule_is_made_with_a_preview_and_wrong_input_is_told_at_its_field(
     refused = page.get_by_role("option", name="POST /api/setup")
     assert "manifest says" in refused.inner_text()
     assert refused.get_attribute("aria-disabled") == "true"
+    # Nothing around the list cuts it off.
+    assert refused.evaluate(
+        """item => {
+            const box = item.getBoundingClientRect();
+            return item.contains(document.elementFromPoint(box.left + box.width / 2, box.bottom - 3));
+        }"""
+    )
     visitor.look()
     # By keyboard alone.
     page.get_by_role("combobox", name="Endpoint").fill("heart")
