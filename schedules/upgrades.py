@@ -130,7 +130,7 @@ def apply(
         return UpgradePlan(install, target, target, (), {}, "")
     # Without the manifest, which may be long and says nothing that is needed here.
     install.version = source = ExtensionVersion.objects.defer("manifest").get(id=install.version_id)
-    rows = _schedules_of(install, lock=True)
+    rows = _schedules_of(install, lock=True, whole=options.disable_missing)
     endpoints = offered_by(target) if offered is None else offered
     if options.plan_token is not None:
         shown = _plan(install, target, Options(), rows, endpoints)
@@ -211,13 +211,13 @@ def offered_by(version: ExtensionVersion) -> tuple[remap.Endpoint, ...]:
     )
 
 
-def _schedules_of(install: ExtensionInstall, *, lock: bool = False) -> dict[UUID, Schedule]:
+def _schedules_of(install: ExtensionInstall, *, lock: bool = False, whole: bool = False) -> dict[UUID, Schedule]:
     rows = queries.schedules_of(tenant_id=install.tenant_id, install_id=install.id).select_related("endpoint")
     if lock:
         rows = rows.select_for_update(no_key=True, of=("self",)).order_by("id")
-    # A bulk upgrade reads thousands of them, so no more of each than a plan is made of.
-    found = sorted(rows.only(*_READ_FIELDS), key=lambda row: (row.created_at, row.id))
-    return {row.id: row for row in found}
+    # A bulk upgrade reads thousands of them, so no more of each than a plan is made of, unless more may be written.
+    read = rows.defer("payload") if whole else rows.only(*_READ_FIELDS)
+    return {row.id: row for row in sorted(read, key=lambda row: (row.created_at, row.id))}
 
 
 def _plan(
@@ -271,7 +271,8 @@ def _write_states(plan: UpgradePlan, *, install: ExtensionInstall) -> None:
     if not changed:
         return
     ids = [step.schedule.id for step in changed]
-    plan.schedules.update(Schedule.objects.filter(tenant_id=install.tenant_id).defer("payload").in_bulk(ids))
+    if any(plan.schedules[schedule_id].get_deferred_fields() - {"payload"} for schedule_id in ids):
+        plan.schedules.update(Schedule.objects.filter(tenant_id=install.tenant_id).defer("payload").in_bulk(ids))
     going = [plan.schedules[step.schedule.id] for step in changed if step.change is Change.DISABLE]
     now = ledger.database_now()
     if install.is_enabled:
