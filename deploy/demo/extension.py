@@ -48,6 +48,20 @@ MANIFEST: Final[dict[str, Any]] = {
     },
 }
 
+# Another version to try an upgrade with: the heartbeat has moved, everything else is where it was.
+NEXT_VERSION: Final = "0.2.0"
+MOVED_HEARTBEAT: Final = "/api/v2/heartbeat"
+NEXT_MANIFEST: Final[dict[str, Any]] = {
+    **MANIFEST,
+    "version": NEXT_VERSION,
+    "api": {
+        "endpoints": [
+            {**endpoint, "path": MOVED_HEARTBEAT} if endpoint["path"] == "/api/heartbeat" else endpoint
+            for endpoint in MANIFEST["api"]["endpoints"]
+        ]
+    },
+}
+
 WANTED_SCHEDULES: Final[tuple[dict[str, Any], ...]] = (
     {
         "name": "Heartbeat Check",
@@ -158,6 +172,7 @@ def _now() -> str:
 _ROUTES: Final[Mapping[tuple[str, str], Callable[[GuestRequest], GuestResponse]]] = {
     ("GET", "/api/status"): _status,
     ("POST", "/api/heartbeat"): _heartbeat,
+    ("POST", MOVED_HEARTBEAT): _heartbeat,
     ("POST", "/api/setup"): _setup,
     ("GET", "/api/schedules"): _list_schedules,
 }

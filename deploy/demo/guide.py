@@ -27,6 +27,7 @@ TENANT_ID: Final = uuid5(_IDS, "tenant")
 REGISTRY_ID: Final = uuid5(_IDS, "extension")
 INSTALL_ID: Final = uuid5(_IDS, "install")
 CONTENT_HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+NEXT_CONTENT_HASH: Final = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
 MINUTE_SCHEDULE: Final = {
     "name": "Every minute, to watch it fire",
     "endpoint": "POST /api/heartbeat",
@@ -90,6 +91,10 @@ def _register(web_url: str) -> None:
         (
             f"extensions/{REGISTRY_ID}/versions/{extension.VERSION}",
             {"content_hash": CONTENT_HASH, "manifest": extension.MANIFEST},
+        ),
+        (
+            f"extensions/{REGISTRY_ID}/versions/{extension.NEXT_VERSION}",
+            {"content_hash": NEXT_CONTENT_HASH, "manifest": extension.NEXT_MANIFEST},
         ),
         (
             f"tenants/{TENANT_ID}/installs/{REGISTRY_ID}",
