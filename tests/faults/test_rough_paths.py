@@ -121,7 +121,7 @@ def test_a_worker_whose_ways_are_slow_and_cut_connections_loses_no_run(platform,
         RUNNER_BASE_URL=fake_runner.url,
     )
     for way in (temporal_way, database_way):
-        way.delay_seconds, way.pieces_until_reset = 0.02, 60
+        way.delay_seconds, way.pieces_until_reset = 0.02, 20
     runs = [platform.run_now(schedule) for schedule in schedules[:4]]
     eventually(lambda: temporal_way.reset or database_way.reset, seconds=60)
     runs += [platform.run_now(schedule) for schedule in schedules[4:]]

@@ -127,4 +127,3 @@ def test_a_comparison_that_an_outage_breaks_off_settles_nothing(platform, elsewh
 
     assert platform.status()["comparison"] == before
     platform.start_temporal()
-    platform.put_decoys()

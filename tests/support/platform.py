@@ -78,6 +78,7 @@ class Platform:
             RUNNER_SERVICE_TOKEN=RUNNER_TOKEN,
             SCHEDULER_MAX_PER_INSTALL=5000,
             SCHEDULER_HOST_API_WRITES_PER_MINUTE=100_000,
+            SCHEDULER_RUN_NOW_PER_MINUTE=1000,
             METRICS_TOKEN="metrics-token",
             DJANGO_SETTINGS_MODULE="scheduler_project.settings",
         )
