@@ -42,7 +42,7 @@ def create_key(
     secret = secrets.token_urlsafe(32)
     text = f"{_MARK}_{tenant_id.hex}_{secret}"
     with transaction.atomic():
-        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
+        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id, deleted_at=None).first() is None:
             raise NotFound("Tenant not found")
         key = ApiKey.objects.create(
             tenant_id=tenant_id,

@@ -128,6 +128,8 @@ def _start(row: dict[str, Any]) -> Claim:
     if row["stop_reason"] is not None:
         # It began before the switch was thrown, and makes no further attempt.
         return _closed(row, RunStatus.CANCELLED, f"{STOPPED}{row['stop_reason']}")
+    if not row["install_enabled"]:
+        return _closed(row, RunStatus.CANCELLED, "the extension was disabled between two attempts")
     if row["cancel_requested_at"] is not None:
         return _closed(row, RunStatus.CANCELLED, "cancelled between two attempts")
     if row["attempts"] - row["attempts_recorded"] > MAX_LOST_ATTEMPTS:
@@ -356,7 +358,7 @@ WITH source AS (
            s.enabled AS schedule_enabled, e.id IS NULL AND s.enabled AS is_dangling,
            NOT i.is_enabled OR (%(trigger)s = 'schedule' AND NOT s.enabled) AS is_off,
            %(trigger)s <> 'schedule' OR %(slot)s > s.accounted_until AS is_owed,
-           stop.reason AS stop_reason,
+           stop.reason AS stop_reason, i.is_enabled AS install_enabled,
            CASE
                WHEN stop.reason IS NOT NULL THEN %(stopped)s || stop.reason
                WHEN NOT i.is_enabled THEN 'the extension was disabled'
@@ -372,7 +374,11 @@ WITH source AS (
         SELECT k.reason FROM schedules_killswitch k
         WHERE k.scope = 'platform' OR (k.scope = 'tenant' AND k.target_id = s.tenant_id)
            OR (k.scope = 'extension' AND k.target_id = i.extension_id)
-           OR (k.scope = 'version' AND k.target_id = i.version_id)
+           -- A run in flight goes on with the version that it began with.
+           OR (k.scope = 'version' AND k.target_id = COALESCE((
+                   SELECT begun.version_id FROM schedules_schedulerun begun
+                   WHERE begun.tenant_id = s.tenant_id AND begun.id = %(invocation_id)s AND begun.status = 'running'
+               ), i.version_id))
         ORDER BY k.created_at LIMIT 1
     ) AS stop ON TRUE
     WHERE s.tenant_id = %(tenant_id)s AND s.id = %(schedule_id)s
@@ -473,7 +479,7 @@ SELECT claimed.id, claimed.tenant_id, claimed.install_id, claimed.schedule_id, c
        EXTRACT(EPOCH FROM clock_timestamp() - claimed.started_at) AS elapsed_seconds,
        EXTRACT(EPOCH FROM claimed.started_at - claimed.slot) AS lateness_seconds,
        claimed.started_at, decision.status AS decision, decision.is_owed, decision.is_off, decision.is_dangling,
-       decision.schedule_enabled, decision.stop_reason,
+       decision.schedule_enabled, decision.stop_reason, decision.install_enabled,
        decision.cron, decision.timezone, decision.overlap_policy, decision.retry_max_attempts,
        decision.retry_first_delay_seconds, decision.retry_factor, decision.retry_longest_delay_seconds,
        decision.run_deadline_seconds, decision.attempt_timeout_seconds, decision.consecutive_failures,

@@ -37,7 +37,7 @@ def materialise(version: ExtensionVersion) -> manifests.ReadManifest:
         ),
         ignore_conflicts=True,
     )
-    ExtensionVersion.objects.filter(id=version.id).update(endpoints_read_at=Now())
+    ExtensionVersion.objects.filter(id=version.id).update(endpoints_read_at=Now(), capabilities=list(read.capabilities))
     return read
 
 

@@ -13,13 +13,15 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+import structlog
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from schedules import audit, convergence, cron, endpoints, manifests, retention, services, upgrades
 from schedules.errors import Conflict, InvalidFields, NotFound
 from schedules.models import (
+    UNFINISHED_STATUSES,
     ApiEndpoint,
     ApiKey,
     Extension,
@@ -35,6 +37,8 @@ from schedules.models import (
     Tenant,
     TenantMembership,
 )
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,8 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor, budget_seconds: float 
     """
     deadline = time.monotonic() + budget_seconds
     with transaction.atomic():
-        tenant = Tenant.objects.select_for_update().filter(id=tenant_id).first()
+        # Not against those who refer to it: who creates a schedule holds its install, which we want next.
+        tenant = Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first()
         if tenant is None:
             return True
         if tenant.deleted_at is None:
@@ -145,6 +150,7 @@ def delete_tenant(*, tenant_id: UUID, actor: audit.Actor, budget_seconds: float 
     with transaction.atomic():
         tenant = Tenant.objects.select_for_update().filter(id=tenant_id).first()
         if tenant is not None:
+            _remove_what_acts(tenant_id)  # whatever came in since, e.g. a key
             # Of the platform and without content: what belonged to the tenant is gone with it.
             audit.record(actor, "tenant.deleted", tenant, of_platform=True)
             tenant.delete()
@@ -157,7 +163,10 @@ def finish_deletions(*, budget_seconds: float) -> int:
     finished = 0
     for tenant_id in list(Tenant.objects.exclude(deleted_at=None).values_list("id", flat=True)):
         left = deadline - time.monotonic()
-        finished += left > 0 and delete_tenant(tenant_id=tenant_id, actor=_PLATFORM, budget_seconds=left)
+        try:
+            finished += left > 0 and delete_tenant(tenant_id=tenant_id, actor=_PLATFORM, budget_seconds=left)
+        except DatabaseError:
+            log.exception("tenant.not_deleted", tenant_id=str(tenant_id))
     return finished
 
 
@@ -165,6 +174,7 @@ def _remove_what_acts(tenant_id: UUID) -> None:
     """Everything of a tenant that can make a call, change a row or let somebody in."""
     installs = ExtensionInstall.objects.select_for_update().filter(tenant_id=tenant_id).order_by("id")
     list(installs)
+    services.lock_for_deletion(tenant_id=tenant_id)
     _stop_runs(tenant_id)
     services.remove_rows(list(Schedule.objects.filter(tenant_id=tenant_id)))
     installs.all().delete()
@@ -179,8 +189,11 @@ def _stop_runs(tenant_id: UUID, *, install_id: UUID | None = None, reason: str =
     rows = ScheduleRun.objects.filter(tenant_id=tenant_id, status=RunStatus.RUNNING)
     if install_id is not None:
         rows = rows.filter(install_id=install_id)
-    running = list(rows.exclude(workflow_id="").values_list("workflow_id", flat=True))
-    rows.filter(cancel_requested_at=None).update(cancel_requested_at=Now(), cancel_reason=reason)
+    # One that is being recorded ends anyway, and whoever records it may be waiting for a schedule that we have locked.
+    found = list(rows.select_for_update(skip_locked=True, of=("self",)).values_list("id", "workflow_id"))
+    asked = ScheduleRun.objects.filter(tenant_id=tenant_id, id__in=[run_id for run_id, _ in found])
+    asked.filter(cancel_requested_at=None).update(cancel_requested_at=Now(), cancel_reason=reason)
+    running = [workflow_id for _, workflow_id in found if workflow_id]
     transaction.on_commit(partial(convergence.request_workflow_cancels, workflow_ids=running))
 
 
@@ -268,6 +281,8 @@ def delete_version(*, registry_id: UUID, version: str, actor: audit.Actor) -> No
         stored = rows.first()
         if stored is None:
             return
+        if ScheduleRun.objects.filter(version=stored, status__in=UNFINISHED_STATUSES).exists():
+            raise Conflict(f"A run of version {version} is in flight")
         if ExtensionInstall.objects.filter(version=stored).exists():
             raise Conflict(f"Version {version} is installed")
         if Schedule.objects.filter(endpoint__version=stored).exists():
@@ -336,6 +351,7 @@ def delete_install(*, tenant_id: UUID, registry_id: UUID, actor: audit.Actor) ->
         )
         if install is None:
             return
+        services.lock_for_deletion(tenant_id=tenant_id, install_id=install.id)
         services.settle_install(install)
         _stop_runs(tenant_id, install_id=install.id, reason="the extension was uninstalled")
         schedules = list(Schedule.objects.filter(tenant_id=tenant_id, install=install))

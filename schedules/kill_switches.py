@@ -2,7 +2,8 @@
 
 A switch is a row that every claim reads, so it holds from the next claim on, whether or not Temporal answers, and
 nothing has to be undone when it is released: schedules and mirrors stay as they are. Slots that come meanwhile end as
-skipped, with the reason; a run between two attempts is cancelled. A call that is under way is left to its end.
+skipped, with the reason; those that nobody could claim, because workers or Temporal were away as well, are left to each
+schedule's catch-up policy. A run between two attempts is cancelled. A call that is under way is left to its end.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def create_channel(
     """
     wrong = _problems(kind=kind, target=target, events=events)
     with transaction.atomic():
-        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
+        if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id, deleted_at=None).first() is None:
             raise NotFound("Tenant not found")
         if NotificationChannel.objects.filter(tenant_id=tenant_id).count() >= MAX_CHANNELS:
             wrong.setdefault("target", f"a tenant may have at most {MAX_CHANNELS} channels")

@@ -18,7 +18,6 @@ from uuid import UUID
 
 from schedules import manifests
 
-MAX_SUGGESTIONS: Final = 3
 # How alike two paths must be for one to be suggested for the other, as `difflib` measures it, from 0 to 1.
 NEAR_ENOUGH: Final = 0.6
 
@@ -173,6 +172,9 @@ def token_of(steps: Iterable[Step], *, facts: Mapping[str, Any]) -> str:
                 str(step.schedule),
                 step.schedule.name,
                 step.schedule.enabled,
+                step.schedule.awaits_return,
+                str(step.schedule.endpoint_id or ""),
+                step.schedule.handler,
                 step.fate,
                 step.change,
                 str(step.target.id) if step.target else "",
@@ -189,7 +191,8 @@ def count(steps: Iterable[Step]) -> dict[str, int]:
     fates, changes = Counter(step.fate for step in steps), Counter(step.change for step in steps)
     counted = {str(fate): fates[fate] for fate in Fate}
     return counted | {
-        "disabled": changes[Change.DISABLE] + changes[Change.DETACH],
+        "disabled": changes[Change.DISABLE],
+        "detached": changes[Change.DETACH],
         "enabled": changes[Change.ENABLE],
         "blocking": changes[Change.BLOCK],
     }
@@ -222,22 +225,23 @@ def _step(
 
 
 def _suggest(schedule: Scheduled, endpoints: Sequence[Endpoint]) -> tuple[Suggestion, ...]:
-    """What may be meant instead, the best ground first, and on the same ground the most similar path."""
-    found: list[tuple[int, float, str, Suggestion]] = []
-    for endpoint in endpoints:
-        if endpoint.unschedulable_reason:
-            continue
-        likeness = difflib.SequenceMatcher(None, schedule.path, endpoint.path).ratio()
-        if schedule.handler and endpoint.handler == schedule.handler:
-            rank, ground = 0, Ground.SAME_HANDLER
-        elif endpoint.path == schedule.path:
-            rank, ground = 1, Ground.SAME_PATH
-        elif likeness >= NEAR_ENOUGH:
-            rank, ground = 2, Ground.NEAR_PATH
-        else:
-            continue
-        found.append((rank, -likeness, str(endpoint), Suggestion(endpoint, ground)))
-    return tuple(suggestion for *_, suggestion in sorted(found, key=lambda item: item[:3])[:MAX_SUGGESTIONS])
+    """What may be meant instead: for each ground, the best first, the endpoint with the most similar path."""
+    usable = [endpoint for endpoint in endpoints if not endpoint.unschedulable_reason]
+    likeness = {endpoint.id: difflib.SequenceMatcher(None, schedule.path, endpoint.path).ratio() for endpoint in usable}
+    # One program behind all endpoints, as most extensions have, says nothing about any of them.
+    by_handler = [endpoint for endpoint in usable if schedule.handler and endpoint.handler == schedule.handler]
+    grounds = {
+        Ground.SAME_HANDLER: by_handler if len(by_handler) == 1 else [],
+        Ground.SAME_PATH: [endpoint for endpoint in usable if endpoint.path == schedule.path],
+        Ground.NEAR_PATH: [endpoint for endpoint in usable if likeness[endpoint.id] >= NEAR_ENOUGH],
+    }
+    found: dict[UUID, Suggestion] = {}
+    for ground, candidates in grounds.items():
+        left = [endpoint for endpoint in candidates if endpoint.id not in found]
+        if left:
+            best = min(left, key=lambda endpoint: (-likeness[endpoint.id], str(endpoint)))
+            found[best.id] = Suggestion(best, ground)
+    return tuple(found.values())
 
 
 def _normal(text: str) -> str:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from schedules import audit, convergence, ledger, payloads, policies, queries
@@ -90,6 +91,9 @@ def update_schedule(
         _refuse_stale(schedule, expected_revisions)
         former, before, was_enabled = copy.copy(schedule), describe_schedule(schedule), schedule.enabled
         apply_changes(schedule, changes, install=install)
+        if changes.get("enabled") is False and schedule.disabled_at_revision is not None:
+            # A person wants it disabled now, and not only an upgrade.
+            schedule.disabled_at_revision, schedule.disabled_reason = None, ""
         if schedule.enabled and not was_enabled and not install.is_enabled:
             raise InstallDisabled("The extension is disabled, enable it before enabling schedules")
         after = describe_schedule(schedule)
@@ -244,6 +248,10 @@ def disable_all(*, tenant_id: UUID, install_id: UUID, actor: audit.Actor) -> lis
     with transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
         rows = Schedule.objects.select_for_update(no_key=True).filter(tenant_id=tenant_id, install=install)
+        # What an upgrade has disabled is disabled by a person from now on, and no way back enables it.
+        rows.filter(enabled=False).exclude(disabled_at_revision=None).update(
+            disabled_at_revision=None, disabled_reason="", revision=F("revision") + 1
+        )
         schedules = list(rows.filter(enabled=True).order_by("id"))
         befores = [describe_schedule(schedule) for schedule in schedules]
         now = ledger.database_now()
@@ -282,17 +290,29 @@ def delete_schedule(
     """
     with transaction.atomic():
         install = lock_install(tenant_id=tenant_id, install_id=install_id)
-        schedule = _lock_schedule(install, schedule_id)
+        schedule = _lock_schedule(install, schedule_id, for_deletion=True)
         _refuse_stale(schedule, expected_revisions)
         audit.record(actor, "schedule.deleted", schedule, before=describe_schedule(schedule))
         _settle(schedule, install=install, until=ledger.database_now())
         remove_rows([schedule])
 
 
+def lock_for_deletion(*, tenant_id: UUID, install_id: UUID | None = None) -> None:
+    """Lock the schedules of an install, or of all installs of a tenant, before any of their runs is touched.
+
+    A claim locks its schedule and then its run; whoever deletes has to go the same way, or each waits for the other.
+    """
+    rows = Schedule.objects.select_for_update().filter(tenant_id=tenant_id)
+    if install_id is not None:
+        rows = rows.filter(install_id=install_id)
+    list(rows.order_by("id").values_list("id"))
+
+
 def remove_rows(schedules: list[Schedule]) -> None:
     """Delete schedule rows, end the runs that wait in their lines, and ask for the removal of the mirrors.
 
-    A note of each mirror stays until it is gone. Call it inside a transaction that holds the install's row lock.
+    A note of each mirror stays until it is gone. Call it inside a transaction that holds the locks of the install's and
+    the schedules' rows, see `lock_for_deletion`.
     """
     for tenant_id in {schedule.tenant_id for schedule in schedules}:
         ids = [schedule.id for schedule in schedules if schedule.tenant_id == tenant_id]
@@ -313,7 +333,8 @@ def lock_install(*, tenant_id: UUID, install_id: UUID) -> ExtensionInstall:
     """
     install = (
         ExtensionInstall.objects.select_for_update(of=("self",))
-        .select_related("tenant", "extension")
+        .select_related("tenant", "extension", "version")
+        .defer("version__manifest")
         .filter(tenant_id=tenant_id, id=install_id)
         .first()
     )
@@ -349,6 +370,7 @@ _WRITTEN_FIELDS: Final = (
     "timezone",
     "enabled",
     "disabled_reason",
+    "disabled_at_revision",
     "payload",
     *sorted(policies.MEMBERS),
     "consecutive_failures",
@@ -364,10 +386,10 @@ def _schedule_limit() -> int:
     return int(settings.SCHEDULER_MAX_PER_INSTALL)
 
 
-def _lock_schedule(install: ExtensionInstall, schedule_id: UUID) -> Schedule:
+def _lock_schedule(install: ExtensionInstall, schedule_id: UUID, *, for_deletion: bool = False) -> Schedule:
     schedule = (
         # A claim goes on beside a change, with what was before it; only a deletion makes it wait.
-        Schedule.objects.select_for_update(no_key=True)
+        Schedule.objects.select_for_update(no_key=not for_deletion)
         .filter(tenant_id=install.tenant_id, install_id=install.id, id=schedule_id)
         .first()
     )

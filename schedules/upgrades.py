@@ -13,13 +13,24 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import connection, transaction
+import structlog
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from schedules import audit, convergence, ledger, queries, remap, services
-from schedules.errors import InvalidFields, NotFound, RefusedByRule, RemapFailed
+from schedules.errors import (
+    Conflict,
+    DependencyUnavailable,
+    InvalidFields,
+    NotFound,
+    RefusedByRule,
+    RemapFailed,
+    SchedulingError,
+)
 from schedules.models import ExtensionInstall, ExtensionVersion, Schedule
 from schedules.remap import Change, Step
+
+log = structlog.get_logger(__name__)
 
 SCHEDULER_CAPABILITY: Final = "cap:scheduler.manage"
 DISABLED_REASON: Final = "version {version} does not offer its endpoint: {reason}"
@@ -106,6 +117,8 @@ def upgrade(
     A repeat finds the version installed, does nothing, and returns a plan without steps. Raises NotFound, RemapFailed,
     PlanChanged, InvalidFields.
     """
+    if options.disable_missing:
+        _settle_what_is_owed(tenant_id=tenant_id, install_id=install_id)
     with transaction.atomic():
         target = lock_version(tenant_id=tenant_id, install_id=install_id, version=version)
         install = services.lock_install(tenant_id=tenant_id, install_id=install_id)
@@ -124,12 +137,11 @@ def apply(
 
     Call it inside a transaction that holds the locks of the target version and then of the install, so that whoever
     creates, edits or deletes schedules meanwhile comes before or after. Raises as `upgrade` does, and has then written
-    nothing. The number of statements does not depend on the number of schedules.
+    nothing. The number of statements does not depend on the number of schedules, but for what disabled ones still owe.
     """
     if install.version_id == target.id:
         return UpgradePlan(install, target, target, (), {}, "")
-    # Without the manifest, which may be long and says nothing that is needed here.
-    install.version = source = ExtensionVersion.objects.defer("manifest").get(id=install.version_id)
+    source = install.version
     rows = _schedules_of(install, lock=True, whole=options.disable_missing)
     endpoints = offered_by(target) if offered is None else offered
     if options.plan_token is not None:
@@ -156,6 +168,20 @@ def apply(
     return plan
 
 
+def _settle_what_is_owed(*, tenant_id: UUID, install_id: UUID) -> None:
+    """Account for the slots that an outage has left, before the upgrade and not while it holds its locks.
+
+    They may be thousands; what is owed by the time of the upgrade is then what the last moment has brought.
+    """
+    owing = queries.schedules_of(tenant_id=tenant_id, install_id=install_id).filter(
+        enabled=True, next_slot_at__lt=Now()
+    )
+    if not owing.exists():
+        return
+    with transaction.atomic():
+        services.settle_install(services.lock_install(tenant_id=tenant_id, install_id=install_id))
+
+
 def upgrade_all(
     *,
     extension_id: UUID,
@@ -164,11 +190,12 @@ def upgrade_all(
     options: Options,
     actor: audit.Actor,
     dry_run: bool = False,
-) -> Iterator[tuple[UUID, UpgradePlan | RefusedByRule]]:
+) -> Iterator[tuple[UUID, UpgradePlan | SchedulingError]]:
     """Take every install of an extension to the target version, one transaction each.
 
-    Yields each install's id with what was done, or why it was refused and left as it was. With ``source`` only those
-    that run that version; with ``dry_run`` everything is taken back. A repeat goes on with those that are left.
+    Yields each install's id with what was done, or why it was left as it was, by a rule or by the database. With
+    ``source`` only those that run that version; with ``dry_run`` everything is taken back. A repeat goes on with those
+    that are left.
     """
     offered = offered_by(target)
     waiting = ExtensionInstall.objects.filter(extension_id=extension_id).exclude(version=target)
@@ -177,7 +204,8 @@ def upgrade_all(
     for tenant_id, install_id in list(waiting.order_by("tenant_id", "id").values_list("tenant_id", "id")):
         try:
             with transaction.atomic():
-                lock_version(tenant_id=tenant_id, install_id=install_id, version=target.version)
+                if lock_version(tenant_id=tenant_id, install_id=install_id, version=target.version) != target:
+                    raise Conflict(f"Version {target.version} was published anew meanwhile")
                 install = services.lock_install(tenant_id=tenant_id, install_id=install_id)
                 plan = apply(install=install, target=target, options=options, actor=actor, offered=offered)
                 if dry_run:
@@ -185,6 +213,9 @@ def upgrade_all(
                     transaction.set_rollback(True)
         except RefusedByRule as error:
             yield install_id, error
+        except (OperationalError, IntegrityError) as error:
+            log.exception("upgrade.not_done", install_id=str(install_id))
+            yield install_id, DependencyUnavailable(f"The database did not take it ({type(error).__name__})")
         else:
             yield install_id, plan
 
@@ -237,6 +268,7 @@ def _plan(
     steps = remap.plan(schedules=schedules, endpoints=offered, choices=choices, disable_missing=options.disable_missing)
     source = install.version
     facts = {
+        "offered": sorted([str(each.id), str(each), each.handler, each.unschedulable_reason] for each in offered),
         "install": str(install.id),
         "source": [str(source.id), source.content_hash],
         "target": [str(target.id), target.content_hash],
@@ -346,6 +378,8 @@ def _describe_step(step: Step, plan: UpgradePlan) -> dict[str, Any]:
         "endpoint_id": str(step.target.id) if step.target else None,
         "enabled": plan.schedules[step.schedule.id].enabled,
         "fate": step.fate,
+        "change": step.change,
+        "reason": step.reason or None,
     }
 
 
@@ -394,7 +428,12 @@ FOR KEY SHARE OF v
 _POINT: Final = """
 UPDATE schedules_schedule AS schedule
 SET endpoint_id = goes.endpoint_id, endpoint_method = goes.method, endpoint_path = goes.path,
-    revision = revision + CASE WHEN (endpoint_method, endpoint_path) = (goes.method, goes.path) THEN 0 ELSE 1 END,
+    revision = revision + CASE
+        WHEN (endpoint_method, endpoint_path) <> (goes.method, goes.path) THEN 1
+        -- It calls nothing from now on; one that is disabled because of that has been counted already.
+        WHEN goes.endpoint_id IS NULL AND schedule.endpoint_id IS NOT NULL
+             AND disabled_at_revision IS DISTINCT FROM revision THEN 1
+        ELSE 0 END,
     updated_at = statement_timestamp()
 FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) AS goes (id, endpoint_id, method, path)
 WHERE schedule.tenant_id = %s AND schedule.id = goes.id

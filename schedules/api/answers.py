@@ -275,14 +275,13 @@ def render_plan(plan: upgrades.UpgradePlan, *, now: datetime) -> dict[str, Any]:
 
 def render_upgrade(plan: upgrades.UpgradePlan) -> dict[str, Any]:
     """What an upgrade has done."""
-    off = {remap.Change.DISABLE, remap.Change.DETACH}
     return {
         "success": True,
         "installId": str(plan.install.id),
         "previousVersion": plan.source.version,
         "version": plan.target.version,
         "counts": remap.count(plan.steps),
-        "disabledScheduleIds": [str(step.schedule.id) for step in plan.steps if step.change in off],
+        "disabledScheduleIds": [str(step.schedule.id) for step in plan.steps if step.change is remap.Change.DISABLE],
         "enabledScheduleIds": [str(step.schedule.id) for step in plan.steps if step.change is remap.Change.ENABLE],
     }
 

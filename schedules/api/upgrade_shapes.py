@@ -63,6 +63,7 @@ class PlanCounts(Shape):
     missing = serializers.IntegerField()
     not_schedulable = serializers.IntegerField()
     disabled = serializers.IntegerField()
+    detached = serializers.IntegerField(help_text="Those that were disabled before, and call nothing from now on.")
     enabled = serializers.IntegerField()
     blocking = serializers.IntegerField()
 
@@ -72,6 +73,7 @@ class PlanCounts(Shape):
         "missing": 1,
         "not_schedulable": 0,
         "disabled": 0,
+        "detached": 0,
         "enabled": 0,
         "blocking": 1,
     }

@@ -3,6 +3,7 @@
 import os
 import random
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -26,7 +27,7 @@ def upgrading(world):
     """An install with three endpoints, of which version 2 lacks one, may not schedule another and has a new one."""
     world.publish("1.1.0", endpoints=declare("POST /kept", "POST /gone", "POST /shut"), content_hash="b" * 64)
     two = [
-        *declare("POST /kept"),
+        *declare("POST /kept", handler="kept"),
         *declare("POST /gone-elsewhere"),
         {"method": "POST", "path": "/shut", "schedulable": False},
     ]
@@ -59,7 +60,7 @@ def test_the_preview_says_what_would_happen_and_changes_nothing(upgrading):
     assert list(Schedule.objects.filter(install_id=upgrading.install_id).order_by("id").values()) == before
     assert (plan["from_version"], plan["to_version"], plan["can_apply"]) == ("1.1.0", "2.0.0", False)
     counts = {name: number for name, number in plan["counts"].items() if number}
-    assert counts == {"unchanged": 1, "missing": 1, "not_schedulable": 1, "blocking": 2}
+    assert counts == {"remapped": 1, "missing": 1, "not_schedulable": 1, "blocking": 2}
     by_name = {item["name"]: item for item in plan["schedules"]}
     assert by_name["kept"]["will_call"] == "POST /kept"
     assert by_name["kept"]["next_run_at"]
@@ -85,7 +86,10 @@ def test_missing_ones_are_disabled_on_request_and_enabled_again_on_the_way_back(
 
     answer = upgrade(upgrading, "2.0.0", disableMissingSchedules=True)
 
-    assert set(answer["disabledScheduleIds"]) == {upgrading.gone["id"], upgrading.shut["id"]}
+    assert answer["disabledScheduleIds"] == [upgrading.gone["id"]]
+    assert answer["counts"]["detached"] == 1
+    detached = shown(upgrading, off)
+    assert (detached["endpoint_id"], detached["revision"]) == (None, off["revision"] + 1)
     gone = shown(upgrading, upgrading.gone)
     assert (gone["enabled"], gone["endpoint_id"]) == (False, None)
     assert (gone["endpoint_method"], gone["endpoint_path"]) == ("POST", "/gone")
@@ -120,6 +124,28 @@ def test_what_somebody_touched_meanwhile_stays_as_they_left_it(upgrading):
     assert (gone["enabled"], gone["endpoint_id"]) == (False, upgrading.gone["endpoint_id"])
 
 
+@pytest.mark.parametrize("way", ["disable-all", "by itself"])
+def test_what_a_person_disables_as_well_stays_disabled_on_the_way_back(upgrading, way):
+    upgrade(upgrading, "2.0.0", disableMissingSchedules=True)
+    if way == "disable-all":
+        upgrading.api("POST", "schedules/disable-all", {}, expect=200)
+    else:
+        for schedule in (upgrading.gone, upgrading.shut):
+            upgrading.api("PATCH", f"schedules/{schedule['id']}", {"enabled": False}, expect=200)
+
+    assert upgrade(upgrading, "1.1.0")["enabledScheduleIds"] == []
+
+
+def test_what_an_outage_has_left_owed_is_settled_before_the_upgrade_and_not_in_it(upgrading):
+    upgrading.change(upgrading.gone, cron="*/5 * * * *", catch_up_policy="all")
+    upgrading.owe_since(upgrading.gone, datetime.now(UTC) - timedelta(hours=20))
+
+    upgrade(upgrading, "2.0.0", disableMissingSchedules=True)
+
+    assert len(upgrading.runs(upgrading.gone)) >= 239
+    assert shown(upgrading, upgrading.gone)["enabled"] is False
+
+
 def test_what_was_disabled_does_not_block_the_upgrade_after_next(upgrading):
     upgrade(upgrading, "2.0.0", disableMissingSchedules=True)
     upgrading.publish("3.0.0", endpoints=declare("POST /kept"), content_hash="d" * 64)
@@ -137,7 +163,7 @@ def test_a_remap_by_endpoint_and_by_id_resolves_what_is_missing(upgrading):
         remap={"POST /gone": "POST /gone-elsewhere", upgrading.shut["id"]: "POST /kept"},
     )
 
-    assert answer["counts"]["remapped"] == 2
+    assert answer["counts"]["remapped"] == 3  # the third has another handler
     gone, shut = shown(upgrading, upgrading.gone), shown(upgrading, upgrading.shut)
     assert (gone["endpoint_path"], gone["enabled"]) == ("/gone-elsewhere", True)
     assert shut["endpoint_path"] == "/kept"

@@ -73,6 +73,7 @@ def test_suggestions_come_with_their_grounds_the_best_first_and_only_what_can_be
         endpoint("POST /reports/dayly"),
         endpoint("GET /reports/daily"),
         endpoint("POST /elsewhere", handler="daily"),
+        endpoint("POST /reports/weekly-and-daily"),
         endpoint("PUT /reports/daily", reason="only GET and POST"),
         endpoint("POST /zzz"),
     ]
@@ -82,6 +83,11 @@ def test_suggestions_come_with_their_grounds_the_best_first_and_only_what_can_be
         ("GET /reports/daily", Ground.SAME_PATH),
         ("POST /reports/dayly", Ground.NEAR_PATH),
     ]
+
+
+def test_one_program_behind_all_endpoints_suggests_nothing():
+    offered = [endpoint("POST /billing/purge", handler="main"), endpoint("POST /zzz", handler="main")]
+    assert only_step(scheduled("POST /reports/daily", handler="main"), *offered).suggestions == ()
 
 
 def test_choices_are_read_by_endpoint_and_by_id_and_the_id_goes_first():
@@ -125,11 +131,21 @@ def test_the_token_depends_on_everything_and_not_on_the_order():
     others = [
         token(schedules[:1]),
         token([schedules[0], Scheduled(**_members(schedules[1]) | {"enabled": False})]),
-        token([schedules[0], Scheduled(**_members(schedules[1]) | {"name": "c"})]),
+        *(
+            token([schedules[0], Scheduled(**_members(schedules[1]) | {member: other})])
+            for member, other in [
+                ("name", "c"),
+                ("path", "/a"),
+                ("method", "GET"),
+                ("endpoint_id", None),
+                ("handler", "other"),
+                ("awaits_return", True),
+            ]
+        ),
         token(schedules, endpoints=offered[:1]),
         token(schedules, version="2"),
     ]
-    assert len({token(schedules), *others}) == 6
+    assert len({token(schedules), *others}) == 1 + len(others)
 
 
 def _members(schedule):

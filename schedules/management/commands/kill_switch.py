@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from schedules import audit, kill_switches
+from schedules import kill_switches
 from schedules.errors import SchedulingError
+from schedules.management.operators import operator
 from schedules.models import KillScope, KillSwitch
 from schedules.payloads import moment_text
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             return
         if options["scope"] is None:
             raise CommandError(f"Say what: {', '.join(KillScope.values)}")
-        actor = audit.Actor(audit.Source.COMMAND, getpass.getuser())
+        actor = operator()
         try:
             target = kill_switches.find_target(scope=options["scope"], name=options["target"])
             if options["action"] == "engage":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from schedules import audit, queries, remap, upgrades
-from schedules.errors import RefusedByRule, SchedulingError
+from schedules import queries, remap, upgrades
+from schedules.errors import SchedulingError
+from schedules.management.operators import operator
 from schedules.models import ExtensionInstall, ExtensionVersion
 
 
@@ -56,10 +56,10 @@ class Command(BaseCommand):
             target=target,
             source=options["source"],
             options=wanted,
-            actor=audit.Actor(audit.Source.COMMAND, getpass.getuser()),
+            actor=operator(),
             dry_run=options["dry_run"],
         ):
-            if isinstance(outcome, RefusedByRule):
+            if isinstance(outcome, SchedulingError):
                 counted["refused"] += 1
                 self.stderr.write(f"install {install_id} stays as it is: {outcome.message}")
                 continue
