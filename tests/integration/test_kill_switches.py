@@ -71,6 +71,22 @@ def test_a_run_that_waits_for_another_attempt_makes_none(switched, worker, fake_
     assert len(fake_runner.calls[switched.path]) <= 2
 
 
+def test_a_switch_on_a_version_stops_the_runs_that_began_with_it_and_no_others(switched, worker, fake_runner):
+    switched.publish("2.0.0", content_hash="b" * 64)
+    fake_runner.script(switched.path, answers(503))
+    old = switched.run_now(switched.create(retry_first_delay_seconds=2))
+    eventually(lambda: ScheduleRun.objects.get(id=old["id"]).attempt_log)
+    switched.put_install(version="2.0.0")
+    command("engage", "version", f"{switched.publisher}.reports@1.0.0", reason="tests")
+
+    ended = switched.finished_run(old["id"])
+
+    assert (ended["status"], ended["reason"]) == ("cancelled", "stopped by an operator: tests")
+    fake_runner.script(switched.path, answers())
+    new = switched.finished_run(switched.run_now(switched.create())["id"])
+    assert (new["status"], new["version"]) == ("succeeded", "2.0.0")
+
+
 def test_a_call_that_is_under_way_is_left_to_its_end(switched, worker, fake_runner):
     gate = threading.Event()
     fake_runner.script(switched.path, hangs(gate))

@@ -17,7 +17,7 @@ from schedules.models import (
     ScheduleRun,
     Tenant,
 )
-from tests.support.fake_runner import hangs
+from tests.support.fake_runner import answers, hangs
 from tests.support.waiting import eventually
 
 ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
@@ -50,6 +50,22 @@ def test_disabling_an_install_and_enabling_it_again_brings_back_what_was_enabled
     shown = [world.api("GET", f"schedules/{each['id']}") for each in (on, off)]
     assert [(each["enabled"], bool(each["next_run_at"])) for each in shown] == [(True, True), (False, False)]
     assert not ScheduleRun.objects.filter(tenant_id=world.tenant_id).exists(), "no burst of what was missed"
+
+
+def test_a_disabled_install_makes_no_further_attempt_and_its_version_waits_for_the_run(world, worker, fake_runner):
+    fake_runner.script(world.path, answers(503))
+    run = world.run_now(world.create(retry_first_delay_seconds=2))
+    eventually(lambda: ScheduleRun.objects.get(id=run["id"]).attempt_log)
+    world.publish("2.0.0", content_hash="b" * 64)
+    world.put_install(version="2.0.0")
+    refused = world.registry("DELETE", f"extensions/{world.registry_id}/versions/1.0.0", expect=409)
+    assert refused["message"] == "A run of version 1.0.0 is in flight"
+
+    world.put_install(version="2.0.0", is_enabled=False)
+
+    ended = world.finished_run(run["id"])
+    assert (ended["status"], ended["reason"]) == ("cancelled", "the extension was disabled between two attempts")
+    world.registry("DELETE", f"extensions/{world.registry_id}/versions/1.0.0")
 
 
 def test_deleting_a_tenant_that_is_interrupted_leaves_nothing_that_acts_and_goes_on(world):

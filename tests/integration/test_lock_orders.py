@@ -1,0 +1,138 @@
+"""Who ends things and who runs or records them at the same moment wait for each other, and never both."""
+
+import threading
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection, transaction
+
+from schedules import attempts, audit, claims, installs, services
+from schedules.models import Schedule, ScheduleRun
+from schedules.runner import Answer, AttemptOutcome
+from tests.support.waiting import eventually
+
+ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
+
+
+class Beside:
+    """Work in a thread of its own; its failure is raised by `result`."""
+
+    def __init__(self, work):
+        self.work, self.value, self.error = work, None, None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+        # Until it has come as far as it can: to its end, or to a lock that somebody holds.
+        eventually(lambda: not self.thread.is_alive() or somebody_waits())
+
+    def _run(self):
+        try:
+            self.value = self.work()
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            connection.close()
+
+    def result(self):
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def somebody_waits():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone()[0] > 0
+
+
+@contextmanager
+def beside(statement, work):
+    """Start the work just before the first statement that begins so; yields what holds it."""
+    started = []
+
+    def before(execute, sql, params, many, context):
+        if sql.lstrip().startswith(statement) and not started:
+            started.append(None)
+            started[0] = Beside(work)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(before):
+        yield started
+    assert started, f"no statement began with {statement}"
+
+
+def claim(world, schedule, *, run=None):
+    return claims.claim(
+        tenant_id=world.tenant_id,
+        schedule_id=uuid.UUID(schedule["id"]),
+        invocation_id=run.id if run else uuid.uuid4(),
+        trigger="run_now",
+        slot=datetime.now(UTC),
+        workflow_id="w",
+        workflow_run_id="r",
+    )
+
+
+def test_a_schedule_is_deleted_while_a_run_in_its_line_is_claimed(world):
+    schedule = world.create()
+    run = world.queued_run(schedule)
+
+    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run=run)) as started:
+        services.delete_schedule(
+            tenant_id=world.tenant_id,
+            install_id=world.install_id,
+            schedule_id=uuid.UUID(schedule["id"]),
+            actor=ACTOR,
+        )
+
+    assert started[0].result().invocation is None
+    assert ScheduleRun.objects.get(id=run.id).status == "cancelled"
+
+
+@pytest.mark.parametrize("what", ["install", "tenant"])
+def test_an_install_or_a_tenant_goes_while_an_attempt_is_claimed(world, what):
+    schedule = world.create()
+    claim(world, schedule)
+    run = ScheduleRun.objects.get(schedule_id=schedule["id"])
+
+    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run=run)) as started:
+        if what == "install":
+            installs.delete_install(tenant_id=world.tenant_id, registry_id=world.registry_id, actor=ACTOR)
+        else:
+            assert installs.delete_tenant(tenant_id=world.tenant_id, actor=ACTOR)
+
+    assert started[0].result().invocation is None
+
+
+def test_an_install_goes_while_a_run_is_recorded(world):
+    schedule = world.create()
+    taken = claim(world, schedule)
+    now = datetime.now(UTC)
+    answer = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200)
+    with transaction.atomic():
+        list(Schedule.objects.select_for_update(no_key=True).filter(id=schedule["id"]))
+        uninstall = Beside(
+            lambda: installs.delete_install(tenant_id=world.tenant_id, registry_id=world.registry_id, actor=ACTOR)
+        )
+        record = Beside(lambda: attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now))
+
+    uninstall.result()
+    record.result()
+
+
+def test_a_tenant_goes_while_a_schedule_is_created(world):
+    with transaction.atomic():
+        services.create_schedule(
+            tenant_id=world.tenant_id,
+            install_id=world.install_id,
+            changes={"endpoint": f"POST {world.path}", "cron": "0 4 * * *"},
+            actor=ACTOR,
+        )
+        removal = Beside(lambda: installs.delete_tenant(tenant_id=world.tenant_id, actor=ACTOR))
+
+    assert removal.result()
+    assert not Schedule.objects.filter(tenant_id=world.tenant_id).exists()
