@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 
-from schedules import audit, temporal, upgrades
+from schedules import audit, installs, temporal, upgrades
 from schedules.errors import RemapFailed
 from schedules.models import AuditEvent, ExtensionInstall, Schedule
 from schedules.remap import Change
@@ -289,18 +289,35 @@ def test_disabling_many_takes_few_statements_too(world):
     assert len(statements) <= 12, statements
 
 
-def test_an_error_at_any_statement_leaves_everything_as_it_was(upgrading):
+@pytest.mark.parametrize("way", ["there", "back", "by the registry"])
+def test_an_error_at_any_statement_leaves_everything_as_it_was(upgrading, way):
     options = upgrades.Options(disable_missing=True, remap={"POST /gone": "POST /gone-elsewhere"})
+    version = "2.0.0"
+    if way == "back":
+        upgrades.upgrade(
+            **_named(upgrading), version=version, options=upgrades.Options(disable_missing=True), actor=ACTOR
+        )
+        version, options = "1.1.0", upgrades.Options()
+    elif way == "by the registry":
+        upgrading.publish("1.2.0", endpoints=declare("POST /kept", "POST /gone", "POST /shut"), content_hash="d" * 64)
+
+    def do():
+        if way != "by the registry":
+            upgrades.upgrade(**_named(upgrading), version=version, options=options, actor=ACTOR)
+            return
+        state = installs.InstallState("1.2.0", is_enabled=False, config={}, granted_caps=[], secret_envelope=None)
+        installs.put_install(tenant_id=upgrading.tenant_id, registry_id=upgrading.registry_id, state=state, actor=ACTOR)
+
     before = _everything(upgrading)
-    for fails_at in range(1, 30):
+    for fails_at in range(1, 40):
         with connection.execute_wrapper(_failing(fails_at)):
             try:
-                upgrades.upgrade(**_named(upgrading), version="2.0.0", options=options, actor=ACTOR)
+                do()
             except InjectedError:
                 assert _everything(upgrading) == before, fails_at
                 continue
         break
-    assert 7 <= fails_at <= 13, "it should have come to its end after some statements"
+    assert 7 <= fails_at < 39, "it should have come to its end after some statements"
     assert _everything(upgrading) != before
 
 

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 PASSWORD = "correct horse battery staple"
 # The demo's guest has no handler for it, so each call fails for good.
 BROKEN = "/api/report"
-HOLD_NOTE = "Storage is being moved. Ask Olga before lifting."
+HOLD_NOTE = "Storage is being moved until tomorrow."
 HEARTBEAT, STATUS = "/api/heartbeat", "/api/status"
 
 
