@@ -156,13 +156,12 @@ def release_view(site: AdminSite, request: HttpRequest, switch_id: UUID) -> Http
             messages.success(request, f"Released: {_called(target)}. Slots run again from now on")
         return HttpResponseRedirect(_back())
     lines = [
-        f"It was stopped by {switch.actor}: {switch.reason}",
         f"{_concerned(target)}: they run again from their next slots, unless another kill switch stands over them.",
         "Slots of the time between stay as they ended and are not made up for.",
     ]
     question = confirm.Question(f"Release {_called(target)}?", lines, "Release")
-    context = {**site.each_context(request), "title": question.title, "question": question, "back": _back()}
-    return TemplateResponse(request, "admin/confirm.html", context)
+    told = {"title": question.title, "question": question, "switch": switch, "back": _back()}
+    return TemplateResponse(request, "admin/kill_switch_release.html", {**site.each_context(request), **told})
 
 
 def _consequences(target: Target) -> list[str]:
