@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
-from schedules import queries, remap, upgrades
+from schedules import cron, queries, remap, upgrades
 from schedules.admin import confirm, display
 from schedules.admin.base import actor_of, may_write
 from schedules.errors import RemapFailed, SchedulingError
@@ -54,7 +54,7 @@ class Group:
 _TITLES: Final = {
     "blocking": "Need a decision",
     "enabled": "Come back enabled",
-    "remapped": "Called by the same name, answered by another handler",
+    "remapped": "Answered by another handler",
     "detached": "Stay disabled: the version has nothing for them, either",
     "unchanged": "Unchanged",
 }
@@ -238,13 +238,20 @@ def _groups(plan: UpgradePlan, picks: Picks, undecided: Collection[UUID]) -> lis
         row = Row(
             step,
             schedule,
-            queries.next_slot_of(schedule, after=now, install_enabled=plan.install.is_enabled),
+            _next_slot(step, schedule, plan, now=now),
             picks.get(schedule.id, ""),
             [name for name in offered if name not in suggested] if step.change is Change.BLOCK else [],
             schedule.id in undecided,
         )
         groups[_group_of(step)].append(row)
     return [Group(name, _TITLES[name], rows) for name, rows in groups.items() if rows]
+
+
+def _next_slot(step: Step, schedule: Schedule, plan: UpgradePlan, *, now: datetime) -> datetime | None:
+    """When it is due next; for one that comes back enabled, when that will be."""
+    if step.change is Change.ENABLE and plan.install.is_enabled:
+        return cron.next_slot(cron.parse(schedule.cron), cron.parse_zone(schedule.timezone), after=now)
+    return queries.next_slot_of(schedule, after=now, install_enabled=plan.install.is_enabled)
 
 
 def _group_of(step: Step) -> str:
@@ -263,7 +270,7 @@ def _consequences(plan: UpgradePlan, picks: Picks) -> list[str]:
     lines = []
     kept = len(groups.get("unchanged", ())) + len(groups.get("remapped", ()))
     if kept:
-        lines.append(f"{_counted(kept)} called by the same name as before.")
+        lines.append(f"{kept} schedule{' goes' if kept == 1 else 's go'} on with the same method and path.")
     decided = groups.get("blocking", [])
     moved = [f"{row.schedule} calls {row.pick} from now on." for row in decided if row.pick != DISABLE]
     off = [row for row in decided if row.pick == DISABLE]
@@ -275,15 +282,11 @@ def _consequences(plan: UpgradePlan, picks: Picks) -> list[str]:
             lines.append(f"The same holds for {len(named) - NAMED} more.")
     detached = len(groups.get("detached", ()))
     if detached:
-        lines.append(f"{_counted(detached)} disabled as before, with nothing to call.")
+        lines.append(f"{detached} schedule{' stays' if detached == 1 else 's stay'} disabled, with nothing to call.")
     lines += [f"{warning}." for warning in plan.warnings]
     if off:
         lines.append("What is disabled comes back by itself on the way back, unless somebody changes it meanwhile.")
     return [*lines, "Everything changes at once or not at all. Runs that have begun end as they began."]
-
-
-def _counted(count: int) -> str:
-    return f"{count} schedule{' is' if count == 1 else 's are'}"
 
 
 def result_view(

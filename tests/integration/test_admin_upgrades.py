@@ -103,6 +103,21 @@ def test_the_way_back_enables_what_was_disabled(administrator, upgrading):
     assert [state_of(one)[0] for one in (upgrading.gone, upgrading.shut)] == [True, True]
 
 
+def test_another_handler_and_what_stays_disabled_are_told_apart(administrator, upgrading):
+    picks = [(upgrading.gone, "disable"), (upgrading.shut, "disable")]
+    submit(administrator, upgrading, picks=picks, confirmed="yes")
+    rewritten = [{"method": "POST", "path": "/kept", "handler": "rewritten"}]
+    upgrading.publish("3.0.0", endpoints=rewritten, content_hash="d" * 64)
+
+    plan = administrator.get(address(upgrading, "3.0.0"))
+    shown = {group.name: [str(row.schedule) for row in group.rows] for group in plan.context["groups"]}
+    assert shown == {"remapped": ["kept"], "detached": ["gone", "shut"]}
+    assert "<code>main</code> → <code>rewritten</code>" in plan.content.decode()
+    question = submit(administrator, upgrading, "3.0.0").content.decode()
+    assert "1 schedule goes on with the same method and path." in question
+    assert "2 schedules stay disabled, with nothing to call." in question
+
+
 def test_choices_are_filled_in_at_once(administrator, upgrading):
     filled = submit(administrator, upgrading, picks=[(upgrading.shut, "POST /kept")], fill="disable").content.decode()
 
