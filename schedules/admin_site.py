@@ -75,7 +75,7 @@ class SchedulerAdminSite(AdminSite):
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """The operators' pages before the models'."""
-        from schedules.admin import operations
+        from schedules.admin import kill_switch_pages, operations
 
         def guarded(view: Any) -> Any:
             def inner(request: HttpRequest, **arguments: Any) -> HttpResponse:
@@ -86,6 +86,12 @@ class SchedulerAdminSite(AdminSite):
 
         return [
             path("operations/", guarded(operations.operations_view), name="operations"),
+            path("operations/kill-switch/", guarded(kill_switch_pages.engage_view), name="engage_kill_switch"),
+            path(
+                "operations/kill-switch/<uuid:switch_id>/release/",
+                guarded(kill_switch_pages.release_view),
+                name="release_kill_switch",
+            ),
             path("load/", guarded(operations.load_view), name="load"),
             *super().get_urls(),
         ]

@@ -36,6 +36,13 @@ def pages(made, stage):
         "run": ("anna", f"{base}/schedulerun/{made['run']}/change/"),
         "extensions": ("anna", f"{base}/extensioninstall/"),
         "extension": ("anna", f"{base}/extensioninstall/{install}/change/"),
+        "upgrade-versions": ("anna", f"{base}/extensioninstall/{install}/upgrade/"),
+        "upgrade-plan": ("anna", f"{base}/extensioninstall/{install}/upgrade/?version=2.0.0"),
+        "upgrade-result": ("boris", f"{base}/extensioninstall/{stage.borealis.install_id}/upgrade/{made['upgrade']}/"),
+        "upgrade-back": ("boris", f"{base}/extensioninstall/{stage.borealis.install_id}/upgrade/?version=1.0.0"),
+        "stopped-home": ("boris", "/admin/"),
+        "stopped-schedule": ("boris", f"{base}/schedule/{made['theirs']}/"),
+        "stopped-extension": ("boris", f"{base}/extensioninstall/{stage.borealis.install_id}/change/"),
         "uninstall": ("anna", f"{base}/extensioninstall/{install}/act/uninstall/"),
         "channels": ("anna", f"{base}/notificationchannel/"),
         "new-key": ("anna", f"{base}/apikey/add/"),
@@ -43,6 +50,9 @@ def pages(made, stage):
         "viewer": ("vera", f"{heartbeat}/"),
         "operator-home": ("olga", "/admin/"),
         "operations": ("olga", "/admin/operations/"),
+        "kill-switch-target": ("olga", "/admin/operations/kill-switch/?scope=tenant"),
+        "kill-switch": ("olga", f"/admin/operations/kill-switch/?scope=tenant&target={stage.acme.id}"),
+        "kill-switch-release": ("olga", f"/admin/operations/kill-switch/{made['switch']}/release/"),
         "load": ("olga", "/admin/load/"),
         "login": (None, "/admin/login/"),
     }
@@ -58,6 +68,8 @@ def main(directory):
     ):
         made = stages.furnish(stage)
         made["run"] = stage.run_to_show(made["report"])
+        stage.publish_next()
+        made["upgrade"], made["switch"] = stage.upgrade_borealis(), stage.stop_borealis()
         browser = browsing.launch(playwright)
         for look in ("light", "dark"):
             take(browser, stage, pages(made, stage), look, directory)

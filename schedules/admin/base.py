@@ -10,6 +10,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin, ShowFacets, SimpleListFilter
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -179,6 +180,12 @@ class OperatorAdmin(TenantScopedAdmin):
 def is_superuser(user: User | AnonymousUser) -> bool:
     """Whether the user is an active operator."""
     return user.is_active and user.is_superuser
+
+
+def require_operator(request: HttpRequest) -> None:
+    """Refuse everybody else."""
+    if not is_superuser(request.user):
+        raise PermissionDenied
 
 
 def roles_of(user: Any) -> Mapping[UUID, Role]:

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from schedules import overview
-from schedules.admin import charts, display
+from schedules.admin import charts, display, kill_switch_pages
 from schedules.admin.base import is_member, is_superuser, may_write, visible_tenants
 from schedules.models import ExtensionInstall, RunStatus
 
@@ -28,6 +28,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
     failed = sum(totals.get(status, 0) for status in overview.FAILED)
     installs = ExtensionInstall.objects.all()
     return {
+        "stopped": kill_switch_pages.notices(request, kill_switch_pages.over_installs(tenants)),
         "concerns": overview.concerns(tenants, now=now),
         "due": overview.due_within_the_hour(tenants, now=now),
         "chart": charts.hours_chart(counts, end=now),

@@ -13,8 +13,8 @@ from django.urls import path
 from django.urls.resolvers import URLPattern
 from django.utils.html import format_html
 
-from schedules import installs, queries, services
-from schedules.admin import confirm, display, trail
+from schedules import installs, kill_switches, queries, services
+from schedules.admin import confirm, display, kill_switch_pages, trail, upgrade_page
 from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write
 from schedules.errors import SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule, ScheduleRun
@@ -42,8 +42,13 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """What can be done to an install, before the stock addresses, which take anything."""
-        view = self.admin_site.admin_view(self.act_view)
-        return [path("<uuid:install_id>/act/<slug:do>/", view, name="schedules_install_act"), *super().get_urls()]
+        wrap, here = self.admin_site.admin_view, "<uuid:install_id>"
+        return [
+            path(f"{here}/act/<slug:do>/", wrap(self.act_view), name="schedules_install_act"),
+            path(f"{here}/upgrade/", wrap(self.upgrade_view), name="schedules_install_upgrade"),
+            path(f"{here}/upgrade/<int:event_id>/", wrap(self.upgraded_view), name="schedules_install_upgraded"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, under the name that its readers have for it."""
@@ -71,6 +76,8 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
             "config_members": sorted(install.config),
             "declared": sorted(set(install.version.capabilities) - set(install.granted_caps)),
             "may_write": may_write(request.user, tenant_id=install.tenant_id),
+            "stopped": kill_switch_pages.notices(request, [kill_switches.find_over(install)]),
+            "other_version": upgrade_page.button_of(install),
             "trail": trail.read_trail(tenant_id=install.tenant_id, subject_id=install.id),
             "opts": self.opts,
         }
@@ -93,6 +100,14 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
             return HttpResponseRedirect(page)
         messages.success(request, said)
         return HttpResponseRedirect(display.address("extensioninstall_changelist") if do == "uninstall" else page)
+
+    def upgrade_view(self, request: HttpRequest, install_id: Any) -> HttpResponse:
+        """Take it to another version."""
+        return upgrade_page.upgrade_view(self, request, self._install(request, str(install_id)))
+
+    def upgraded_view(self, request: HttpRequest, install_id: Any, event_id: int) -> HttpResponse:
+        """What an upgrade has done."""
+        return upgrade_page.result_view(self, request, self._install(request, str(install_id)), event_id)
 
     def _install(self, request: HttpRequest, object_id: str) -> ExtensionInstall:
         install_id = queries.parse_uuid(object_id)

@@ -8,23 +8,24 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.admin import AdminSite
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from schedules import load, status
+from schedules import kill_switches, load, status
 from schedules.admin import display
-from schedules.admin.base import is_superuser
-from schedules.models import ExtensionInstall, Schedule
+from schedules.admin.base import require_operator
+from schedules.models import ExtensionInstall, KillScope, Schedule
 
 SHOWN: Final = 25
 _LEVELS: Final = 5
+_STOPPABLE: Final = (KillScope.TENANT, KillScope.EXTENSION, KillScope.VERSION, KillScope.PLATFORM)
+_ARTICLES: Final = {KillScope.TENANT: "a ", KillScope.EXTENSION: "an ", KillScope.VERSION: "a "}
 
 
 def operations_view(site: AdminSite, request: HttpRequest) -> TemplateResponse:
     """Sync state, drift and limits."""
-    _require_operator(request)
+    require_operator(request)
     now = datetime.now(UTC)
     sync = status.read_sync_status()
     unsynced = _listed(Schedule.objects.exclude(synced_generation=F("generation"))).order_by("changed_at")
@@ -36,6 +37,8 @@ def operations_view(site: AdminSite, request: HttpRequest) -> TemplateResponse:
         "drift": sorted(sync.comparison.drift.items()) if sync.comparison else [],
         "unsynced": unsynced[:SHOWN],
         "held": _listed(Schedule.objects.filter(held_since__isnull=False)).order_by("held_since")[:SHOWN],
+        "switches": kill_switches.standing(),
+        "scopes": [(scope, f"Stop {_ARTICLES.get(scope, '')}{scope.label}…") for scope in _STOPPABLE],
         "limits": _limits(),
         "fullest": _fullest_installs(),
         "now": now,
@@ -108,7 +111,7 @@ class HeatRow:
 
 def load_view(site: AdminSite, request: HttpRequest) -> TemplateResponse:
     """The slots of each minute of the next 24 hours, and who is in the heaviest ones."""
-    _require_operator(request)
+    require_operator(request)
     found = load.read_load(now=datetime.now(UTC))
     context: dict[str, Any] = {
         **site.each_context(request),
@@ -134,8 +137,3 @@ def _heat_rows(found: load.Load) -> list[HeatRow]:
         ]
         rows.append(HeatRow(hour * 14, f"{start:%H:%M}", start.isoformat(), sum(counts), cells))
     return rows
-
-
-def _require_operator(request: HttpRequest) -> None:
-    if not is_superuser(request.user):
-        raise PermissionDenied

@@ -22,7 +22,7 @@ from schedules.models import (
     TenantMembership,
 )
 
-_SUBJECTS = ("schedule", "install", "notification_channel", "api_key", "tenant", "extension", "version")
+_SUBJECTS = ("schedule", "install", "notification_channel", "api_key", "tenant", "extension", "version", "kill_switch")
 
 
 @admin.register(Tenant)

@@ -12,8 +12,8 @@ from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from schedules import cron, policies, preview, queries, services, stats
-from schedules.admin import charts, display, run_table, trail
+from schedules import cron, kill_switches, policies, preview, queries, services, stats
+from schedules.admin import charts, display, kill_switch_pages, run_table, trail
 from schedules.admin.base import may_write, visible_tenants
 from schedules.admin.schedule_form import POLICY_CHOICES
 from schedules.errors import InvalidFields
@@ -48,6 +48,7 @@ def schedule_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sched
         "schedule": schedule,
         "install": schedule.install,
         "state": state_badge(schedule),
+        "stopped": kill_switch_pages.notices(request, [kill_switches.find_over(schedule.install)]),
         "may_write": may_write(request.user, tenant_id=schedule.tenant_id),
         "is_dangling": services.is_dangling(schedule),
         "slots": _next_slots(schedule, now=now),

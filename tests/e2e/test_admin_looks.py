@@ -18,6 +18,7 @@ OPERATORS_LISTS = ("tenant", "tenantmembership", "extension", "extensionversion"
 def made(stage):
     made = furnish(stage)
     made["run"] = stage.run_to_show(made["heartbeat"])
+    stage.publish_next()
     ((made["event"],),) = stage.execute(
         "SELECT max(id) FROM schedules_auditevent WHERE tenant_id = %s", [stage.acme.id]
     )
@@ -45,6 +46,8 @@ def addresses(stage, made):
         f"{install}/change/",
         f"{install}/act/disable/",
         f"{install}/act/uninstall/",
+        f"{install}/upgrade/",
+        f"{install}/upgrade/?version=2.0.0",
         f"{base}/notificationchannel/add/",
         f"{base}/apikey/add/",
         f"{base}/auditevent/{made['event']}/change/",
@@ -71,6 +74,10 @@ def test_every_page_of_an_operator(stage, visit, made, narrow):
     for address in (
         "/admin/",
         "/admin/operations/",
+        "/admin/operations/kill-switch/?scope=tenant",
+        f"/admin/operations/kill-switch/?scope=tenant&target={stage.acme.id}",
+        "/admin/operations/kill-switch/?scope=version",
+        "/admin/operations/kill-switch/?scope=platform",
         "/admin/load/",
         "/admin/auth/user/",
         "/admin/auth/user/add/",
@@ -90,6 +97,7 @@ def test_a_page_that_is_not_there_and_one_that_is_not_theirs_look_the_same(stage
     assert theirs == nobodys
     assert "There is nothing here" in theirs
     visit("anna", "/admin/operations/", expect=403).look()
+    visit("anna", "/admin/operations/kill-switch/?scope=platform", expect=403)
 
 
 def test_the_menu_of_a_narrow_screen_opens_by_keyboard(visit):
@@ -146,6 +154,7 @@ def admin_addresses(stage, made):
         "auditevent": made["event"],
     }
     extra = {"schedule_id": made["heartbeat"], "run_id": made["run"], "install_id": stage.install_id, "do": "uninstall"}
+    extra |= {"event_id": made["event"]}
     for entry in walk(get_resolver()):
         name = entry.name or ""
         model = name.split("_")[1] if name.startswith("schedules_") else ""

@@ -119,6 +119,38 @@ class Stage(Platform):
             },
         )
 
+    def publish(self, registry_id, version, endpoints, *, content_hash, capabilities=("cap:scheduler.manage",)):
+        """Another version of an extension, with endpoints as ``METHOD /path`` or as a manifest declares them."""
+        declared = [
+            one if isinstance(one, dict) else dict(zip(("method", "path"), one.split(" "), strict=True))
+            for one in endpoints
+        ]
+        declared = [{"handler": "dist/main"} | one for one in declared]
+        manifest = extension.MANIFEST | {"api": {"endpoints": declared}, "capabilities": list(capabilities)}
+        body = {"content_hash": content_hash * 64, "manifest": manifest}
+        self.registry("PUT", f"extensions/{registry_id}/versions/{version}", body)
+
+    def publish_next(self):
+        """Version 2.0.0 of Acme's extension: one endpoint has moved, one is closed, and it asks for one more thing."""
+        closed = {"method": "POST", "path": BROKEN, "schedulable": False}
+        endpoints = [f"POST {HEARTBEAT}/v2", f"GET {STATUS}", "POST /api/tidy-up", closed]
+        capabilities = ("cap:scheduler.manage", "cap:mail.send")
+        self.publish(self.acme.registry_id, "2.0.0", endpoints, content_hash="b", capabilities=capabilities)
+
+    def upgrade_borealis(self):
+        """Take Borealis to a version without its schedule's endpoint; returns the id of the upgrade in the trail."""
+        self.publish(self.borealis.registry_id, "2.0.0", [f"GET {STATUS}"], content_hash="b")
+        self.manage("upgrade_installs", self.borealis.slug, "2.0.0", "--disable-missing")
+        ((event,),) = self.execute("SELECT max(id) FROM schedules_auditevent WHERE action = 'install.upgraded'")
+        return event
+
+    def stop_borealis(self):
+        """A kill switch over Borealis; returns its id."""
+        reason = "Their database is being moved to another region until noon."
+        self.manage("kill_switch", "engage", "tenant", self.borealis.id, "--reason", reason)
+        ((switch,),) = self.execute("SELECT id FROM schedules_killswitch WHERE target_id = %s", [self.borealis.id])
+        return switch
+
     def add_user(self, name, tenant=None, role="", *, superuser=False):
         ((user_id,),) = self.execute(
             """
