@@ -101,11 +101,13 @@ def _each_of(
 
 def _push_unsynced(report: Report, *, deadline: float, insistent: bool) -> None:
     """Push what needs it, in fair turns; what does not fit into the pass is the next one's."""
+    # The minute's pass passes over what somebody else is pushing; who asked for this one waits and sees.
+    patience = convergence.LOCK_PATIENCE_SECONDS if insistent else 0
 
     def push(mirror: tuple[UUID, UUID]) -> PushOutcome:
         tenant_id, schedule_id = mirror
         return background.isolated(
-            partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=0)
+            partial(convergence.push, tenant_id=tenant_id, schedule_id=schedule_id, patience_seconds=patience)
         )
 
     for outcome, number in background.in_parallel(_unsynced(insistent=insistent), push, deadline=deadline).items():

@@ -26,6 +26,8 @@ LEAST_REQUESTS = 2000
 RULES = [400, 404, 409, 412, 414]
 # Of requests that break the document. A stale revision is told before the body is looked at (RFC 9110, 13.2.1).
 REFUSALS = [400, 401, 403, 404, 405, 406, 409, 412, 413, 414, 415, 429]
+# They need a superuser's session, which the generator has none of: it sees that no key and no token opens them.
+OF_OPERATORS = {"list_kill_switches", "engage_kill_switch", "release_kill_switch"}
 
 
 @pytest.fixture
@@ -72,8 +74,12 @@ def configuration(world, other_world, tmp_path):
             "body.cron": {"dictionary": "cron", "probability": 0.7},
             "body.timezone": {"dictionary": "zone", "probability": 0.7},
             "body.endpoint": {"dictionary": "endpoint", "probability": 0.7},
+            "body.registryId": {"dictionary": "install", "probability": 0.7},
+            "body.version": {"dictionary": "version", "probability": 0.5},
         },
         "dictionaries": {
+            "install": {"values": [str(world.install_id)]},
+            "version": {"values": ["1.0.0"]},
             "cron": {"values": ["*/10 * * * *", "30 2 * * *", "0 0 1 1 *", "0 0 30 2 *", "* * * * *"]},
             "zone": {"values": ["UTC", "Europe/Berlin", "America/Havana", "Mars/Base"]},
             "endpoint": {"values": [f"POST {world.path}", f"{world.path}/status", f"{world.path}/both"]},
@@ -144,4 +150,4 @@ def test_generated_requests_find_nothing(world, web, configuration, tmp_path):
     everything = {
         described["operationId"] for methods in schema.as_object()["paths"].values() for described in methods.values()
     }
-    assert everything - operations_that_succeeded(tmp_path / "access.log") == set()
+    assert everything - operations_that_succeeded(tmp_path / "access.log") == OF_OPERATORS

@@ -21,7 +21,7 @@ def upgrading(world):
     """Version 2 lacks what one schedule calls, and another one may not call what it does."""
     shut = {"method": "POST", "path": "/shut", "schedulable": False}
     world.publish("1.1.0", endpoints=declare("/kept", "/gone", "/shut"), content_hash="b" * 64)
-    world.publish("2.0.0", endpoints=[*declare("/kept", "/gone-elsewhere"), shut], content_hash="c" * 64)
+    world.publish("2.0.0", endpoints=[*declare("/kept", "/gone-2"), shut], content_hash="c" * 64)
     world.put_install(version="1.1.0")
     world.kept, world.gone, world.shut = (
         world.create(name=name, endpoint=f"POST /{name}", sync=False) for name in ("kept", "gone", "shut")
@@ -65,14 +65,14 @@ def test_every_other_version_is_offered_the_newest_first(administrator, upgradin
 
 
 def test_it_is_asked_for_each_that_is_missing_and_then_done_as_chosen(administrator, upgrading):
-    asked = submit(administrator, upgrading, picks=[(upgrading.gone, "POST /gone-elsewhere")])
+    asked = submit(administrator, upgrading, picks=[(upgrading.gone, "POST /gone-2")])
     assert "1 schedule still needs a decision" in asked.content.decode()
     assert asked.content.decode().count("Choose what becomes of it") == 1
-    assert 'value="POST /gone-elsewhere" selected' in asked.content.decode()
+    assert 'value="POST /gone-2" selected' in asked.content.decode()
 
-    picks = [(upgrading.gone, "POST /gone-elsewhere"), (upgrading.shut, "disable")]
+    picks = [(upgrading.gone, "POST /gone-2"), (upgrading.shut, "disable")]
     question = submit(administrator, upgrading, picks=picks).content.decode()
-    assert "gone calls POST /gone-elsewhere from now on" in question
+    assert "gone calls POST /gone-2 from now on" in question
     assert "shut is disabled" in question
     assert version_of(upgrading) == "1.1.0"
 
@@ -80,11 +80,11 @@ def test_it_is_asked_for_each_that_is_missing_and_then_done_as_chosen(administra
     assert done.status_code == 302
     result = administrator.get(done.url).content.decode()
     assert version_of(upgrading) == "2.0.0"
-    assert (state_of(upgrading.gone), state_of(upgrading.shut)) == ((True, "/gone-elsewhere"), (False, "/shut"))
+    assert (state_of(upgrading.gone), state_of(upgrading.shut)) == ((True, "/gone-2"), (False, "/shut"))
     assert reverse("admin:schedules_schedule_page", args=[upgrading.shut["id"]]) in result
     event = AuditEvent.objects.filter(subject_id=upgrading.install_id, action="install.upgraded").latest("id")
     assert (event.source, event.actor) == ("admin", administrator.user.username)
-    assert event.after["remap"] == {upgrading.gone["id"]: "POST /gone-elsewhere"}
+    assert event.after["remap"] == {upgrading.gone["id"]: "POST /gone-2"}
 
     repeated = administrator.post(address(upgrading, "2.0.0"), {"confirmed": "yes"}, follow=True)
     assert "installed already" in repeated.content.decode()
@@ -124,19 +124,19 @@ def test_choices_are_filled_in_at_once(administrator, upgrading):
     assert filled.count('value="disable" selected') == 1
     assert filled.count('value="POST /kept" selected') == 1
     suggested = submit(administrator, upgrading, fill="suggested").content.decode()
-    assert 'value="POST /gone-elsewhere" selected' in suggested
+    assert 'value="POST /gone-2" selected' in suggested
 
 
 def test_a_plan_that_has_changed_is_shown_anew_with_the_choices_that_fit(administrator, upgrading):
     token = token_of(administrator, upgrading)
     upgrading.create(name="late", endpoint="POST /gone", sync=False)
-    picks = [(upgrading.gone, "POST /gone-elsewhere"), (upgrading.shut, "POST /nowhere")]
+    picks = [(upgrading.gone, "POST /gone-2"), (upgrading.shut, "POST /nowhere")]
 
     shown = submit(administrator, upgrading, token=token, picks=picks, confirmed="yes").content.decode()
 
     assert "The plan has changed since it was shown" in shown
     assert shown.count(" selected") == 1
-    assert 'value="POST /gone-elsewhere" selected' in shown
+    assert 'value="POST /gone-2" selected' in shown
     assert "late" in shown
     assert version_of(upgrading) == "1.1.0"
 
@@ -151,7 +151,7 @@ def test_what_happens_between_the_look_and_the_lock_is_told_in_words(administrat
         "missing": RemapFailed("1 schedule", data={"missing": missing}),
         "other": upgrades.NotFound("The extension has no version 2.0.0"),
     }
-    picks = [(upgrading.gone, "POST /gone-elsewhere"), (upgrading.shut, "disable")]
+    picks = [(upgrading.gone, "POST /gone-2"), (upgrading.shut, "disable")]
     token = token_of(administrator, upgrading)
 
     def refuse(**_):

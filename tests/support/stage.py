@@ -40,7 +40,6 @@ class Stage(Platform):
     """
 
     extra_environment = {
-        "SCHEDULER_RUN_NOW_PER_MINUTE": 1000,
         "TEMPORAL_UI_URL": "http://127.0.0.1:8233",
         "DJANGO_HTTPS": "false",
         "DJANGO_ALLOWED_HOSTS": "127.0.0.1,localhost",
