@@ -22,6 +22,8 @@ def own_install(stage):
     stage.publish(registry_id, "2.0.0", [f"POST {HEARTBEAT}/v2", f"POST {TIDY}"], content_hash="b")
     yield Install(stage, registry_id, install_id, f"acme.{name}")
     stage.execute("DELETE FROM schedules_killswitch WHERE target_id = %s", [registry_id])
+    # With two extensions, a new schedule begins with the question which one.
+    stage.registry("DELETE", f"tenants/{stage.acme.id}/installs/{registry_id}", None)
 
 
 class Install:
