@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -146,10 +147,16 @@ def running_temporal(*, port: int, database_file: Path | None = None) -> Iterato
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on right now.
+
+    From below the ports that Linux gives to outgoing connections (32768 and above, ip(7), ``ip_local_port_range``):
+    one of those can be taken by any connection before the server that is to listen there has started.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(port: int, *, patience_seconds: float) -> None:
