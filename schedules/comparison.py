@@ -222,7 +222,9 @@ def _repair(row: Schedule, kinds: set[Drift]) -> PushOutcome:
 
 
 def _push_again(row: Schedule, kinds: set[Drift]) -> PushOutcome:
-    outcome = convergence.push(tenant_id=row.tenant_id, schedule_id=row.id, again=True)
+    outcome = convergence.push(
+        tenant_id=row.tenant_id, schedule_id=row.id, again=True, is_missing=Drift.MISSING in kinds
+    )
     if outcome is PushOutcome.SYNCED:
         audit.record(ACTOR, "mirror.repaired", row, before={"drift": sorted(kinds)})
     return outcome

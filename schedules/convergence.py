@@ -14,7 +14,7 @@ import random
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -53,22 +53,29 @@ RENEWAL_NOTICE: Final = timedelta(days=19 * 31)
 
 
 def push(
-    *, tenant_id: UUID, schedule_id: UUID, patience_seconds: float = LOCK_PATIENCE_SECONDS, again: bool = False
+    *,
+    tenant_id: UUID,
+    schedule_id: UUID,
+    patience_seconds: float = LOCK_PATIENCE_SECONDS,
+    again: bool = False,
+    is_missing: bool = False,
 ) -> PushOutcome:
     """Make one mirror equal to its row now, or remove it where the row is gone. Never raises for an outage.
 
     Must not run inside a transaction: Temporal is called while no row is locked. BUSY means that somebody else was
     pushing the same mirror for longer than ``patience_seconds``. With ``again`` it is written although the row believes
-    it to be in order. A push that fails for a reason that will stay is left alone for a while, longer each time.
+    it to be in order; ``is_missing`` saves a call where it was just seen not to be there. A push that fails for a
+    reason that will stay is left alone for a while, longer each time.
     """
     with _push_lock(schedule_id, patience_seconds=patience_seconds) as is_ours:
         if not is_ours:
             return PushOutcome.BUSY
-        row = _load(tenant_id=tenant_id, schedule_id=schedule_id)
+        loaded = _load(tenant_id=tenant_id, schedule_id=schedule_id)
+        row = None if loaded is None else loaded[0]
         try:
-            if row is None:
+            if loaded is None:
                 return _remove(tenant_id=tenant_id, schedule_id=schedule_id)
-            return _project(row, again=again)
+            return _project(*loaded, again=again, is_missing=is_missing)
         except SchedulingError as error:
             log.warning("mirror.not_pushed", schedule_id=str(schedule_id), code=error.code, reason=error.message)
             if error.retryable:
@@ -241,17 +248,19 @@ def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> tempora
     )
 
 
-def _load(*, tenant_id: UUID, schedule_id: UUID) -> Schedule | None:
-    return (
+def _load(*, tenant_id: UUID, schedule_id: UUID) -> tuple[Schedule, datetime] | None:
+    """The row with its install, and the database's time when it was read."""
+    row = (
         Schedule.objects.select_related("install")
         .defer("payload", "install__config", "install__secret_envelope")
+        .annotate(read_at=Now())
         .filter(tenant_id=tenant_id, id=schedule_id)
         .first()
     )
+    return None if row is None else (row, row.read_at)
 
 
-def _project(row: Schedule, *, again: bool) -> PushOutcome:
-    now = ledger.database_now()
+def _project(row: Schedule, now: datetime, *, again: bool, is_missing: bool) -> PushOutcome:
     is_exact = row.exact_until is not None and row.exact_until >= now + RENEWAL_NOTICE
     if row.synced_generation == row.generation and is_exact and row.calendar_rules == mirror_rules() and not again:
         return PushOutcome.NOTHING
@@ -260,21 +269,23 @@ def _project(row: Schedule, *, again: bool) -> PushOutcome:
     # A renewal makes no mirror: where many are missing, the comparison asks whether this is the right place.
     is_renewal = row.synced_generation == row.generation and not again
     try:
-        held = temporal.put_mirror(state, exists=row.synced_generation > 0, may_create=not is_renewal)
+        exists = row.synced_generation > 0 and not is_missing
+        held = temporal.put_mirror(state, exists=exists, may_create=not is_renewal)
     except temporal.MirrorMissing:
         log.warning("mirror.missing", schedule_id=str(row.id))
         return PushOutcome.NOTHING
-    # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced.
-    stamped = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation)
-    stamped.update(
-        synced_generation=state.generation,
-        exact_until=compiled.exact_until,
-        calendar_rules=mirror_rules(),
-        mirror_digest=inspection.digest_of(temporal.build_schedule(state)),
-    )
-    # What belongs to the generation that was read is not taken from a later one.
-    unmoved = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, generation=state.generation)
-    unmoved.update(sync_error="", push_failures=0, push_after=None, release_hold=False)
+    stamp = {
+        "synced_generation": state.generation,
+        "exact_until": compiled.exact_until,
+        "calendar_rules": mirror_rules(),
+        "mirror_digest": inspection.digest_of(temporal.build_schedule(state)),
+    }
+    same = Schedule.objects.filter(tenant_id=row.tenant_id, id=row.id, synced_generation__lte=state.generation)
+    done = {"sync_error": "", "push_failures": 0, "push_after": None, "release_hold": False}
+    if not same.filter(generation=state.generation).update(**stamp, **done):
+        # Stamped with the generation that was read: a change that committed meanwhile stays visibly unsynced, and
+        # what belongs to that one is left to it.
+        same.update(**stamp)
     note_hold(row, held)
     return PushOutcome.SYNCED
 
