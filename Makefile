@@ -9,8 +9,7 @@ demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --ignore-glob='*/test_admin_looks.py' --ignore-glob='*/test_admin_journeys.py' --ignore-glob='*/test_admin_versions.py'
-	$(PYTHON) -m pytest tests/e2e/test_admin_looks.py tests/e2e/test_admin_journeys.py tests/e2e/test_admin_versions.py
+	$(PYTHON) -m pytest --numprocesses $$((2 * $$(nproc))) --maxprocesses 8 --dist worksteal
 
 check: $(INSTALLED)
 	$(PYTHON) -m ruff format --check .

@@ -9,6 +9,14 @@ from tests.support.stage import PASSWORD, chromium
 
 AXE = (Path(axe_playwright_python.__path__[0]) / "axe.min.js").read_text()
 GRAVE = {"serious", "critical"}
+# Preloading would let axe itself write inline styles, for style sheets that import others. A script that is evaluated
+# has no time limit of its own.
+LOOK = """
+Promise.race([
+    axe.run(document, {resultTypes: ['violations'], preload: false}),
+    new Promise((_, refuse) => setTimeout(() => refuse(new Error('axe is not done after 30 seconds')), 30000)),
+])
+"""
 
 
 def launch(playwright):
@@ -73,8 +81,7 @@ class Visitor:
         """Add what is wrong here to ``faults``."""
         self.page.wait_for_load_state("networkidle")
         self.page.evaluate(AXE)
-        # Preloading would let axe itself write inline styles, for style sheets that import others.
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
+        found = self.page.evaluate(LOOK)
         for violation in found["violations"]:
             if violation["impact"] in GRAVE:
                 nodes = "; ".join(node["html"][:150] for node in violation["nodes"][:4])
