@@ -7,6 +7,7 @@ found again by `schedules.sweep`, so that anything here may be lost with its pro
 from __future__ import annotations
 
 import contextvars
+import itertools
 import os
 import random
 import threading
@@ -17,8 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from queue import SimpleQueue
-from typing import Final, TypeVar
+from queue import PriorityQueue
+from typing import Final, TypeAlias, TypeVar
 
 import structlog
 from django.core.signals import request_finished, request_started
@@ -44,7 +45,9 @@ MAX_UNANSWERED: Final = 2
 QUIET_SECONDS: Final = 0.02
 CALLERS_FIRST_SECONDS: Final = 0.1
 ANNOUNCEMENT_SECONDS: Final = 10.0
-MAX_WAITING: Final = 1000
+# What is more than this is left to the sweep; the rest of the places are kept for what is not patient.
+MAX_PATIENT: Final = 1000
+MAX_WAITING: Final = 2000
 
 
 class PushOutcome(StrEnum):
@@ -61,14 +64,14 @@ class PushOutcome(StrEnum):
     FAILED = "failed"
 
 
-def do_soon(work: Callable[[], PushOutcome], *, key: Hashable, requests_first: bool = False) -> None:
+def do_soon(work: Callable[[], PushOutcome], *, key: Hashable, patient: bool = False) -> None:
     """Do the work in the background. Call it after the commit. Waits for nothing, never raises.
 
-    Nothing is added where work with the same ``key`` still waits to begin: it will see what this one would. With
-    ``requests_first`` it lets the requests that this process is answering go first, for a moment.
+    Nothing is added where work with the same ``key`` still waits to begin: it will see what this one would. What is
+    ``patient`` lets all other work go first, and the requests that this process is answering, for a moment.
     """
     # What is asked for keeps the context that it was asked in, for the log.
-    _background.do_soon(_Work(key, partial(contextvars.copy_context().run, work), requests_first))
+    _background.do_soon(_Work(key, partial(contextvars.copy_context().run, work), patient))
 
 
 def finish_background_work(*, timeout_seconds: float) -> None:
@@ -184,13 +187,17 @@ class _Callers:
             self._changed.notify_all()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Work:
-    """A piece of work, what tells it from others, and whether it gives way to requests."""
+    """A piece of work, what tells it from others, and whether it gives way to others and to requests."""
 
     key: Hashable
     do: Callable[[], PushOutcome]
-    requests_first: bool
+    patient: bool
+
+
+# What is not patient first, and each kind in the order in which it was asked for.
+_Queue: TypeAlias = "PriorityQueue[tuple[bool, int, _Work, Future[PushOutcome]]]"
 
 
 class _Background:
@@ -203,7 +210,8 @@ class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process_id = 0
-        self._queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]] = SimpleQueue()
+        self._queue: _Queue = PriorityQueue()
+        self._numbers = itertools.count()
         self._unavailable_until = 0.0
         self._put_off: list[_Work] = []
         # The keys of what has not begun.
@@ -220,7 +228,7 @@ class _Background:
         with self._lock:
             if self._process_id != os.getpid():
                 self._start_threads()
-            if work.key in self._waiting or len(self._waiting) >= MAX_WAITING:
+            if work.key in self._waiting or len(self._waiting) >= (MAX_PATIENT if work.patient else MAX_WAITING):
                 return
             self._waiting.add(work.key)
             if time.monotonic() < self._unavailable_until:
@@ -232,19 +240,19 @@ class _Background:
         """Hand it to the threads. Call it with the lock held."""
         future: Future[PushOutcome] = Future()
         self._futures.add(future)
-        self._queue.put((work, future))
+        self._queue.put((work.patient, next(self._numbers), work, future))
 
     def _start_threads(self) -> None:
         """Begin anew in this process. Call it with the lock held."""
-        self._queue, self._futures, self._process_id = SimpleQueue(), set(), os.getpid()
+        self._queue, self._futures, self._process_id = PriorityQueue(), set(), os.getpid()
         self._put_off, self._waiting = [], set()
         for number in range(PUSH_THREADS):
             # Daemons, as an executor's threads would keep a process that is to end until all that waits is done.
             threading.Thread(target=self._work_through, args=(self._queue,), name=f"push-{number}", daemon=True).start()
 
-    def _work_through(self, queue: SimpleQueue[tuple[_Work, Future[PushOutcome]]]) -> None:
+    def _work_through(self, queue: _Queue) -> None:
         while True:
-            work, future = queue.get()
+            _, _, work, future = queue.get()
             outcome = PushOutcome.FAILED
             try:
                 outcome = self._do(work)
@@ -255,7 +263,7 @@ class _Background:
             future.set_result(outcome)
 
     def _do(self, work: _Work) -> PushOutcome:
-        if work.requests_first:
+        if work.patient:
             _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
         outcome, has_begun = PushOutcome.UNAVAILABLE, False
         if time.monotonic() >= self._unavailable_until:

@@ -129,7 +129,7 @@ def note_hold(row: Schedule, note: str | None) -> None:
 def request_push(*, tenant_id: UUID, schedule_id: UUID) -> None:
     """Push soon, in the background. Call it after the commit. Waits for nothing, never raises."""
     background.do_soon(
-        partial(push, tenant_id=tenant_id, schedule_id=schedule_id), key=("push", schedule_id), requests_first=True
+        partial(push, tenant_id=tenant_id, schedule_id=schedule_id), key=("push", schedule_id), patient=True
     )
 
 

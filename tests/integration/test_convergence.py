@@ -3,6 +3,7 @@
 import asyncio
 import io
 import subprocess
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,29 @@ def is_synced(schedule):
 def terminate(address, workflow_id):
     command = [embedded.temporal_executable(), "workflow", "terminate", "--address", address, "-w", workflow_id]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def test_what_somebody_waits_for_goes_before_mirrors_that_were_asked_for_earlier(database):
+    begun, may_end = [], threading.Event()
+
+    def work(name):
+        def do():
+            begun.append(name)
+            assert may_end.wait(20)
+            return PushOutcome.NOTHING
+
+        return do
+
+    for number in range(background.PUSH_THREADS):
+        background.do_soon(work("busy"), key=("busy", number))
+    eventually(lambda: len(begun) == background.PUSH_THREADS)
+    for number in range(3):
+        background.do_soon(work("mirror"), key=("mirror", number), patient=True)
+    background.do_soon(work("start"), key="start")
+    may_end.set()
+    background.finish_background_work(timeout_seconds=20)
+
+    assert begun[background.PUSH_THREADS :] == ["start", "mirror", "mirror", "mirror"]
 
 
 def test_a_mirror_that_somebody_holds_does_not_keep_the_others_waiting(world, database_url):
