@@ -38,6 +38,7 @@ class Kind:
 KINDS: Final = (
     Kind("failing", "Failing", "bad", "The last run failed. Look at its error; it is paused if this goes on."),
     Kind("paused", "Auto-paused", "bad", "Disabled by the platform. Mend the cause, then enable it."),
+    Kind("stranded", "Endpoint gone", "bad", "Disabled by an upgrade. Choose another endpoint, then enable it."),
     Kind("held", "Held by an operator", "warn", "Paused in Temporal. Slots are missed until the hold is lifted."),
     Kind("unsynced", "Not in sync", "warn", "The last change has not reached Temporal yet; it is tried each minute."),
     Kind("missed", "Missed slots", "warn", "Slots of the last 24 hours could not start in time."),
@@ -68,14 +69,15 @@ def condition(name: str, *, now: datetime) -> Q:
         )
     return {
         "failing": Q(enabled=True, last_run_status__in=FAILED),
-        "paused": Q(enabled=False) & ~Q(disabled_reason=""),
+        "paused": Q(enabled=False, endpoint__isnull=False) & ~Q(disabled_reason=""),
+        "stranded": Q(enabled=False, endpoint__isnull=True) & ~Q(disabled_reason=""),
         "held": Q(held_since__isnull=False),
         "unsynced": ~Q(synced_generation=F("generation")),
     }[name]
 
 
 def concerns(tenants: Sequence[UUID] | None, *, now: datetime, shown: int = 4) -> list[Concern]:
-    """What needs attention, the worst first; what nothing needs is left out. At most six statements."""
+    """What needs attention, the worst first; what nothing needs is left out. One statement, and one a kind."""
     rows = _schedules(tenants)
     counts = rows.aggregate(**{kind.name: Count("id", filter=condition(kind.name, now=now)) for kind in KINDS})
     return [

@@ -32,7 +32,8 @@ def state_badge(schedule: Schedule) -> SafeString:
     if schedule.enabled:
         return display.badge("Enabled", "good")
     if schedule.disabled_reason:
-        return display.badge("Auto-paused", "bad", title=schedule.disabled_reason)
+        title = "Auto-paused" if schedule.endpoint_id is not None else "Endpoint gone"
+        return display.badge(title, "bad", title=schedule.disabled_reason)
     return display.badge("Disabled", "quiet")
 
 
