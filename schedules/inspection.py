@@ -163,7 +163,7 @@ async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
         return None
     attributes = found.typed_search_attributes
     return SeenMirror(
-        digest=_digest_or_none(found),
+        digest=_digest(found),
         names={key.name: _text(attributes, key) for key in names.RUN_ATTRIBUTES},
         paused=found.schedule.state.paused,
         note=_note(found.schedule.state.note),
@@ -172,7 +172,8 @@ async def _see(client: Client, mirror_id: str) -> SeenMirror | None:
     )
 
 
-def _digest_or_none(found: ScheduleDescription) -> str:
+def _digest(found: ScheduleDescription) -> str:
+    """The digest of what was found, and an empty one, which differs from every row's, of what cannot be read."""
     try:
         return digest_of(found.schedule)
     except Exception:

@@ -28,7 +28,6 @@ from schedules.admin.base import (
     words_filter,
 )
 from schedules.admin.schedule_form import POLICY_FIELDS, ScheduleForm
-from schedules.errors import SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule
 
 MAX_INSTALLS_OFFERED = 200
@@ -307,20 +306,6 @@ class ScheduleAdmin(TenantScopedAdmin):
             }
             return TemplateResponse(request, "admin/schedules/choose_install.html", context)
         return super().add_view(request, form_url, {"title": "New schedule", **(extra_context or {})})
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        """Show what the service refused after the form was checked, e.g. because somebody else was quicker."""
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except SchedulingError as error:
-            messages.error(request, error.message)
-            return HttpResponseRedirect(request.get_full_path())
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
