@@ -14,13 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnection
 
 from bench import processes
 from bench.processes import Managed
 from scheduler_project import embedded
+
+if TYPE_CHECKING:
+    # Models need Django to be set up, which a scenario does once it has a database.
+    from schedules.models import ApiEndpoint, ExtensionInstall, Schedule
 
 WORKER_CONNECTION_NAME: Final = "bench-worker"
 # Both protocols' forms: "statement: …" and "execute <name>: …".
@@ -140,24 +144,31 @@ def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:
     install = installs.put_install(tenant_id=tenant_id, registry_id=registry_id, state=state, actor=actor)
     endpoint = ApiEndpoint.objects.get(version_id=install.version_id)
     rows = Schedule.objects.bulk_create(
-        Schedule(
-            tenant_id=tenant_id,
-            install=install,
-            endpoint=endpoint,
-            endpoint_method=endpoint.method,
-            endpoint_path=endpoint.path,
-            cron="0 4 * * *",
-            timezone="UTC",
+        synced_schedule(
+            install,
+            endpoint,
             enabled=False,
             payload={"n": number},
-            generation=1,
-            synced_generation=1,
             exact_until=datetime.now(UTC) + timedelta(days=3650),
             calendar_rules=convergence.mirror_rules(),
         )
         for number in range(count)
     )
     return [(tenant_id, install.id, row.id) for row in rows]
+
+
+def synced_schedule(install: ExtensionInstall, endpoint: ApiEndpoint, **members: Any) -> Schedule:
+    """A row, not saved yet, that believes to have its mirror."""
+    from schedules.models import Schedule
+
+    return Schedule(
+        tenant_id=install.tenant_id,
+        install=install,
+        endpoint=endpoint,
+        endpoint_method=endpoint.method,
+        endpoint_path=endpoint.path,
+        **{"cron": "0 4 * * *", "timezone": "UTC", "synced_generation": 1} | members,
+    )
 
 
 def ask_for_runs(schedules: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]) -> None:

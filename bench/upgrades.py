@@ -83,19 +83,7 @@ def _install(world: dict[str, Any], count: int) -> None:
         install = installs.put_install(
             tenant_id=tenant_id, registry_id=world["registry_id"], state=state, actor=world["actor"]
         )
-        Schedule.objects.bulk_create(
-            Schedule(
-                tenant_id=tenant_id,
-                install=install,
-                endpoint=endpoint,
-                endpoint_method=endpoint.method,
-                endpoint_path=endpoint.path,
-                cron="0 4 * * *",
-                timezone="UTC",
-                synced_generation=1,
-            )
-            for endpoint in endpoints
-        )
+        Schedule.objects.bulk_create(stage.synced_schedule(install, endpoint) for endpoint in endpoints)
         world["install"] = install
 
 
