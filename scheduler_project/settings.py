@@ -124,6 +124,8 @@ WHITENOISE_USE_FINDERS = not ENVIRONMENT.static_root
 WHITENOISE_AUTOREFRESH = DEBUG
 
 # The largest body that any endpoint has use for: a payload plus the members around it, or a manifest.
+# The form of an upgrade has a choice for each schedule of an install.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000 + ENVIRONMENT.max_schedules_per_install
 DATA_UPLOAD_MAX_MEMORY_SIZE = ENVIRONMENT.max_payload_bytes * 2 + 1024 * 1024
 
 SECURE_SSL_REDIRECT = ENVIRONMENT.https
