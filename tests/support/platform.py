@@ -20,6 +20,8 @@ TOKEN = "registry-token-in-use"
 RUNNER_TOKEN = "runner-token-in-use"
 PREFIX = "extsched:"
 PATH = "/api/heartbeat"
+# What each platform's database is a copy of; made once on each server.
+TEMPLATE = "migrated"
 
 
 class Platform:
@@ -38,12 +40,10 @@ class Platform:
         self.http = httpx.Client(timeout=30)
 
     def __enter__(self):
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{self.name}"')
+        self.create_database()
         try:
             self.start_temporal()
             self.put_decoys()
-            self.manage("migrate", "--verbosity", "0")
             self.start_web()
             self.seed()
         except BaseException:
@@ -85,9 +85,19 @@ class Platform:
 
     @property
     def url_of_database(self):
+        return self.url_of(self.name)
+
+    def url_of(self, name):
         base, _, query = self.admin_url.partition("?")
         scheme = base.rpartition("/")[0]
-        return f"{scheme}/{self.name}" + (f"?{query}" if query else "")
+        return f"{scheme}/{name}" + (f"?{query}" if query else "")
+
+    def create_database(self):
+        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
+                connection.execute(f'CREATE DATABASE "{TEMPLATE}"')
+                self.manage("migrate", "--verbosity", "0", DATABASE_URL=self.url_of(TEMPLATE))
+            connection.execute(f'CREATE DATABASE "{self.name}" TEMPLATE "{TEMPLATE}"')
 
     @property
     def database_socket(self):
@@ -142,10 +152,10 @@ class Platform:
 
     # --- the operator
 
-    def manage(self, *arguments, check=True):
+    def manage(self, *arguments, check=True, **environment):
         ended = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            env=self.environment,
+            env=self.environment | environment,
             cwd=processes.ROOT,
             capture_output=True,
             text=True,
