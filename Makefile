@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	@exec $(PYTHON) -m deploy.demo
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+	$(PYTHON) -m pytest --numprocesses $$((2 * $$(nproc))) --dist worksteal
 
 check: $(INSTALLED)
 	$(PYTHON) -m ruff format --check .

@@ -30,7 +30,10 @@ def context(browser, stage, who=None, **options):
     made = browser.new_context(timezone_id="Asia/Tokyo", locale="en-GB", reduced_motion="reduce", **options)
     made.set_default_timeout(15_000)
     if who is not None:
-        sign_in(made.new_page(), stage, who).close()
+        page = sign_in(made.new_page(), stage, who)
+        # A page that is closed while it goes to another one may never say that it is closed.
+        page.wait_for_url(f"{stage.url}/admin/", wait_until="networkidle")
+        page.close()
     return made
 
 
