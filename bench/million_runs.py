@@ -23,12 +23,13 @@ RUNS: Final = SIZES.runs
 FEW: Final = 1_000
 SCHEDULES: Final = 50
 REQUESTS: Final = SIZES.requests
+PAGE_MS: Final = 300.0
 WRITTEN: Final = 500
 NAME: Final = f"{RUNS:,} runs"
 ABOUT: Final = """
-Lists, statistics and the admin's pages are asked for with few rows of runs and with many, through the real views in one
-process. Then the many are purged; the rate is held against that at which one connection claims and records runs, as a
-worker does, and against one bulk statement that does nothing but insert rows.
+Lists, statistics and the admin's pages are asked for with few rows of runs and with many, one each two seconds up to
+now, through the real views in one process. Then the many are purged; the rate is held against that at which one
+connection claims and records runs, as a worker does, and against one bulk statement that does nothing but insert rows.
 """
 
 _FILL: Final = """
@@ -38,10 +39,10 @@ INSERT INTO schedules_schedulerun (
     attempts, attempt_log
 )
 SELECT gen_random_uuid(), %(tenant)s, %(install)s, (%(schedules)s::uuid[])[1 + n %% %(count)s], 'schedule',
-       now() - interval '40 days' - n * interval '2 seconds',
+       now() - n * interval '2 seconds',
        CASE WHEN n %% 20 = 0 THEN 'failed' ELSE 'succeeded' END, '', '1', '0', 'POST', '/api/call', '', '', 'w', 'r',
-       now() - interval '40 days' - n * interval '2 seconds', now() - interval '40 days' - n * interval '2 seconds',
-       now() - interval '40 days' - n * interval '2 seconds' + interval '120 milliseconds', 1,
+       now() - n * interval '2 seconds', now() - n * interval '2 seconds',
+       now() - n * interval '2 seconds' + interval '120 milliseconds', 1,
        '[{"attempt": 1, "outcome": "succeeded"}]'
 FROM generate_series(1, %(rows)s) AS n
 """
@@ -92,6 +93,11 @@ def _measure() -> list[Figure]:
             f"against {FEW:,} runs, at most 2 is wanted",
         )
         for name in pages
+    ]
+    figures += [
+        Figure(NAME, f"p95 of {name}, against its limit", many[name] * 1000, PAGE_MS, "ms", "at most 1 is wanted")
+        for name in pages
+        if name.endswith("(admin)")
     ]
     figures += [
         Figure(NAME, f"statements of {name}", statements_then[name], statements[name], "SQL", "1 is constant")
@@ -157,7 +163,7 @@ def _pages(tenant_id: uuid.UUID, install_id: uuid.UUID, schedule_id: uuid.UUID) 
     from django.test import Client
 
     from schedules import api_keys, audit
-    from schedules.models import Role, TenantMembership
+    from schedules.models import Role, ScheduleRun, TenantMembership
 
     actor = audit.Actor(audit.Source.COMMAND, "bench")
     _, key = api_keys.create_key(tenant_id=tenant_id, name="bench", role=Role.VIEWER, actor=actor)
@@ -175,14 +181,24 @@ def _pages(tenant_id: uuid.UUID, install_id: uuid.UUID, schedule_id: uuid.UUID) 
 
         return ask
 
+    admin = "/admin/schedules"
+    newest = ScheduleRun.objects.order_by("-slot").only("id")
+
+    def newest_run() -> None:
+        get(f"{admin}/schedulerun/{newest[0].id}/change/", browser)()
+
     return {
         "a schedule's runs (API)": get(f"{api}/{schedule_id}/runs", client),
         "an install's statistics (API)": get(f"{api}/stats", client),
         "a schedule's statistics (API)": get(f"{api}/stats?schedule_id={schedule_id}", client),
-        "all runs (admin)": get("/admin/schedules/schedulerun/", browser),
-        "failed runs (admin)": get("/admin/schedules/schedulerun/?status__exact=failed", browser),
-        "all schedules (admin)": get("/admin/schedules/schedule/", browser),
-        "a schedule (admin)": get(f"/admin/schedules/schedule/{schedule_id}/change/", browser),
+        "the home page (admin)": get("/admin/", browser),
+        "all runs (admin)": get(f"{admin}/schedulerun/", browser),
+        "failed runs (admin)": get(f"{admin}/schedulerun/?status__exact=failed", browser),
+        "a run (admin)": newest_run,
+        "all schedules (admin)": get(f"{admin}/schedule/", browser),
+        "a schedule (admin)": get(f"{admin}/schedule/{schedule_id}/", browser),
+        "a schedule's form (admin)": get(f"{admin}/schedule/{schedule_id}/change/", browser),
+        "an install (admin)": get(f"{admin}/extensioninstall/{install_id}/change/", browser),
     }
 
 
