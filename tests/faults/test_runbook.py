@@ -44,6 +44,11 @@ def make_state(platform, state):
             system = "extsched-system:compare:faults"
             eventually(lambda: platform.status()["passes"]["comparison"]["schedule"] == "ok")
             platform.cli("schedule", "toggle", "--pause", "--schedule-id", system, "--reason", "x")
+        case "unmigrated":
+            platform.manage("migrate", "schedules", "0006")
+            platform.web.stop()
+            platform.start_web()
+            assert platform.get("/readyz").status_code == 503
         case "unsynced":
             platform.start_worker()
             platform.unstamp()
@@ -70,6 +75,8 @@ def assert_mended(platform, state):
     if state in {"wiped", "orphans", "edited", "unsynced"}:
         platform.assert_equal()
         assert platform.status()["comparison"]["refused"] is None
+    if state == "unmigrated":
+        assert platform.get("/readyz").json()["checks"]["migrations"] == "ok"
     if state == "paused":
         assert platform.status()["passes"]["comparison"]["schedule"] == "ok"
     if state == "running":
