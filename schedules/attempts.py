@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from schedules import claims, consequences, convergence, ledger, metrics
+from schedules import consequences, convergence, ledger, metrics, prepared
 from schedules.claims import Claim
 from schedules.models import UNFINISHED_STATUSES, RunStatus, ScheduleRun
 from schedules.policies import SHORTEST_DELAY_SECONDS
@@ -46,7 +46,7 @@ def record_attempt(*, claim: Claim, answer: Answer, started_at: datetime, finish
         if has_consequences
         else contextlib.nullcontext()
     ):
-        row = claims.fetch_one(_RECORD, _values(claim, answer, verdict, started_at, finished_at))
+        row = prepared.fetch_one(_RECORD, _values(claim, answer, verdict, started_at, finished_at))
         if row is not None and has_consequences:
             consequences.draw(ledger.Ended(tenant_id=invocation.tenant_id, **row))
     if row is None:

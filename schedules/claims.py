@@ -6,17 +6,16 @@ version, payload, config and secrets are of one moment. It commits by itself; no
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from schedules import consequences, convergence, cron, ledger, metrics
+from schedules import consequences, convergence, cron, ledger, metrics, prepared
 from schedules.models import UNFINISHED_STATUSES, OverlapPolicy, RunStatus, Schedule, ScheduleRun, Trigger
 from schedules.policies import LATENESS_LIMIT, RetryPolicy
 from schedules.runner import Invocation
@@ -186,7 +185,7 @@ def _claim_on_grid(grid: Grid | None, values: dict[str, Any]) -> dict[str, Any] 
     }
     while True:
         try:
-            return fetch_one(_CLAIM, values | known)
+            return prepared.fetch_one(_CLAIM, values | known)
         except IntegrityError as error:
             # Another run of the schedule took its claim at this very moment; the next look sees it.
             if _IN_FLIGHT_CONSTRAINT not in str(error):
@@ -326,24 +325,6 @@ def _claim_of_missing(row: dict[str, Any] | None, values: dict[str, Any]) -> Cla
         return Claim(status=run.status, reason="another workflow works on this run")
     return Claim(status=run.status, reason=run.reason)
 
-
-def fetch_one(statement: str, values: dict[str, Any]) -> dict[str, Any] | None:
-    """The first row of a statement's result by column name, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        columns = [column.name for column in cursor.description]
-        result = dict(zip(columns, row, strict=True))
-    # Django turns off psycopg's own decoding of jsonb.
-    for name in _JSON_COLUMNS & result.keys():
-        if isinstance(result[name], str):
-            result[name] = json.loads(result[name])
-    return result
-
-
-_JSON_COLUMNS: Final = {"config", "granted_caps", "secret_envelope", "payload"}
 
 # clock_timestamp() is the one clock of all decisions about time: the database's, whatever the machines' say.
 _CLAIM: Final = """

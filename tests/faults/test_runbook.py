@@ -36,11 +36,10 @@ def make_state(platform, state):
     schedules = [platform.create(name=str(number)) for number in range(12)]
     platform.assert_equal()
     mirror = f"extsched:{platform.install_id}:{schedules[0]}"
+    if state in {"healthy", "paused", "unsynced"}:
+        platform.start_worker()
     match state:
-        case "healthy":
-            platform.start_worker()
         case "paused":
-            platform.start_worker()
             system = "extsched-system:compare:faults"
             eventually(lambda: platform.status()["passes"]["comparison"]["schedule"] == "ok")
             platform.cli("schedule", "toggle", "--pause", "--schedule-id", system, "--reason", "x")
@@ -50,7 +49,6 @@ def make_state(platform, state):
             platform.start_web()
             assert platform.get("/readyz").status_code == 503
         case "unsynced":
-            platform.start_worker()
             platform.unstamp()
         case "refused":
             platform.poison(schedules[0])
