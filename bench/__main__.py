@@ -1,7 +1,8 @@
 """``make bench``: run every scenario and hand on what they measured.
 
-A whole call writes docs/benchmarks/. One with ``QUICK=1``, or of the scenarios that its command line names, writes
-var/benchmarks/ instead, so that the committed figures are always those of one whole call.
+A whole call writes docs/benchmarks/latest.*, and one of `tuning` alone docs/benchmarks/tuning.*, so that the committed
+figures are always those of one call. One with ``QUICK=1``, or of other scenarios that its command line names, writes to
+var/benchmarks/ instead.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ OTHER_DIRECTORY: Final = embedded.VAR_DIRECTORY / "benchmarks"
 def main() -> int:
     """Run the scenarios that the command line names, or all of them; 1 if any has no figures."""
     wanted = sys.argv[1:] or list(scenarios.SCENARIOS)
-    if unknown := [name for name in wanted if name not in scenarios.SCENARIOS]:
-        print(f"Unknown scenario {unknown[0]!r}; there are: {', '.join(scenarios.SCENARIOS)}", file=sys.stderr)
+    known = scenarios.SCENARIOS | scenarios.ON_DEMAND
+    if unknown := [name for name in wanted if name not in known]:
+        print(f"Unknown scenario {unknown[0]!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
-    is_whole = not sys.argv[1:] and not sizes.is_quick()
+    stem = wanted[0] if wanted == list(scenarios.ON_DEMAND) else "latest"
+    is_whole = (not sys.argv[1:] or stem != "latest") and not sizes.is_quick()
     # Small sizes compare nothing, so their scenarios may stand in each other's way.
     with ThreadPoolExecutor(QUICK_AT_ONCE if sizes.is_quick() else 1) as threads:
         outcomes = list(threads.map(_run, wanted))
-    print(_write(outcomes, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY))
+    print(_write(outcomes, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY, stem=stem))
     for outcome in outcomes:
         print(f"{outcome.name}: {outcome.failure or f'{outcome.seconds:.0f} s'}", file=sys.stderr)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
@@ -43,13 +46,13 @@ def _run(name: str) -> Outcome:
     return scenarios.run(name)
 
 
-def _write(outcomes: list[Outcome], directory: Path) -> str:
+def _write(outcomes: list[Outcome], directory: Path, *, stem: str) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     numbers = as_json(outcomes)
-    drawn = plots.draw(numbers, directory)
+    drawn = plots.draw(numbers, directory) if stem == "latest" else []
     page = render_page(outcomes, surroundings.look_around(quick=sizes.is_quick()), plots=drawn)
-    (directory / "latest.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (directory / "latest.md").write_text(page)
+    (directory / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    (directory / f"{stem}.md").write_text(page)
     print(f"Written to {os.path.relpath(directory)}", file=sys.stderr)
     return page
 

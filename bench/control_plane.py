@@ -37,6 +37,11 @@ LIMIT_MS: Final = 50.0
 MIRRORED_LIMIT_MS: Final = 1000.0
 SETTLING_SECONDS: Final = 20.0
 TOKEN: Final = "bench-runner-token"  # noqa: S105 - of a throw-away server
+ENVIRONMENT: Final = {
+    "SCHEDULER_HOST_API_WRITES_PER_MINUTE": "100000",
+    "SCHEDULER_MAX_PER_INSTALL": "100000",
+    "RUNNER_SERVICE_TOKEN": TOKEN,
+}
 NAME: Final = "control plane"
 ABOUT: Final = f"""
 One caller, and {CALLERS} that pause for nothing, each with {LISTED} schedules of its own; {CALLS_OF_EACH} calls of each
@@ -134,14 +139,12 @@ def run() -> list[Figure]:
     # The callers are threads of this process: an answer must not wait for another caller's turn to end.
     sys.setswitchinterval(0.0002)
     repeats: Repeats = defaultdict(list)
-    limits = {"SCHEDULER_HOST_API_WRITES_PER_MINUTE": "100000", "SCHEDULER_MAX_PER_INSTALL": "100000"}
-    environment = {**limits, "RUNNER_SERVICE_TOKEN": TOKEN}
     with contextlib.ExitStack() as stack:
         built = stack.enter_context(stage.built(call_seconds=0, log_statements=False))
         installs, others = ([stage.seed_schedules(LISTED)[0][1] for _ in range(CALLERS)] for _ in range(2))
-        web = stack.enter_context(stage.web(**environment))
+        web = stack.enter_context(stage.web(**ENVIRONMENT))
         # Its warnings that Temporal is away are what is asked for.
-        other = stack.enter_context(stage.web(**environment, TEMPORAL_ADDRESS=_nowhere(), LOG_LEVEL="ERROR"))
+        other = stack.enter_context(stage.web(**ENVIRONMENT, TEMPORAL_ADDRESS=_nowhere(), LOG_LEVEL="ERROR"))
         celery = None
         with contextlib.suppress(celery_stage.PartMissing):
             celery = stack.enter_context(celery_stage.built(built))
@@ -171,6 +174,16 @@ def _measure_operations(repeats: Repeats, side: str, port: int, installs: Sequen
         repeats[side, name, len(callers)].append(_measure(operation, callers))
         if side != AWAY:
             _wait_for_mirrors(installs)
+
+
+def measure_creates(port: int, installs: Sequence[uuid.UUID]) -> Taken:
+    """Creates by a caller for each install; their mirrors are there at the end."""
+    callers = [Caller(port, install_id) for install_id in installs]
+    for caller in callers:
+        caller.warm_up()
+    taken = _measure(Caller.create, callers)
+    _wait_for_mirrors(installs)
+    return taken
 
 
 def _wait_for_mirrors(installs: Sequence[uuid.UUID]) -> None:

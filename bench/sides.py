@@ -98,8 +98,9 @@ class Ours:
     name = OURS
     path = "/v1/execute"
 
-    def __init__(self, built: Stage) -> None:
+    def __init__(self, built: Stage, *, begins_locally: bool = True) -> None:
         self._built = built
+        self._begins_locally = begins_locally
         self._seeded: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]] = []
         self._runs: list[ScheduleRun] = []
 
@@ -210,7 +211,7 @@ class Ours:
         async def start(number: int) -> str:
             run = self._runs[number]
             ids = str(run.tenant_id), str(run.install_id), str(run.schedule_id)
-            request = RunRequest(*ids, "run_now", str(run.id), begins_locally=True)
+            request = RunRequest(*ids, "run_now", str(run.id), begins_locally=self._begins_locally)
             await client.start_workflow(
                 names.RUN_SCHEDULE,
                 request,

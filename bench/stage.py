@@ -110,10 +110,11 @@ class Web:
 
 
 @contextlib.contextmanager
-def web(**environment: str) -> Iterator[Web]:
-    """One web process as a deployment runs it."""
+def web(*, without: str = "", **environment: str) -> Iterator[Web]:
+    """One web app as a deployment runs it, or without something (see `bench.untuned`)."""
     port = embedded.free_port()
-    command = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
+    program = ["bench.untuned", without, "gunicorn"] if without else ["gunicorn"]
+    command = [sys.executable, "-m", *program, "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
     command += ["--worker-class", "gthread", "--workers", "4", "--threads", "8"]
     command += ["--log-level", "warning"]
     with processes.running(command, **environment) as managed:
