@@ -25,6 +25,23 @@ from workflows import names
 FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Let each process begin with its share of the modules that may take long, so that none of them is begun last."""
+    processes_at_once = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = {item.path: [] for item in items if item.get_closest_marker("timeout")}
+    rest = []
+    for item in items:
+        long.get(item.path, rest).append(item)
+    share = -(-len(rest) // processes_at_once)
+    items[:] = [
+        item
+        for number in range(processes_at_once)
+        for part in [*list(long.values())[number::processes_at_once], rest[number * share : (number + 1) * share]]
+        for item in part
+    ]
+
+
 @pytest.fixture(scope="session")
 def postgres_directory():
     # Not below pytest's own folder: as root, PostgreSQL runs as a user of its own, and every other pytest that starts
