@@ -31,13 +31,7 @@ SECTIONS = [
 ]
 
 
-def make_state(platform, state):
-    """Bring the platform into the state; returns the schedule that the commands are about."""
-    schedules = [platform.create(name=str(number)) for number in range(12)]
-    platform.assert_equal()
-    mirror = f"extsched:{platform.install_id}:{schedules[0]}"
-    if state in {"healthy", "paused", "unsynced"}:
-        platform.start_worker()
+def bring_about(platform, state, schedule, mirror):
     match state:
         case "paused":
             system = "extsched-system:compare:faults"
@@ -51,19 +45,29 @@ def make_state(platform, state):
         case "unsynced":
             platform.unstamp()
         case "refused":
-            platform.poison(schedules[0])
+            platform.poison(schedule)
             platform.reconcile()
         case "wiped":
             platform.wipe_temporal()
             assert platform.reconcile()[0] == 1
         case "orphans":
-            platform.execute("DELETE FROM schedules_schedule WHERE id <> %s", [schedules[0]])
+            platform.execute("DELETE FROM schedules_schedule WHERE id <> %s", [schedule])
             assert platform.reconcile()[0] == 1
         case "edited":
             platform.change_by_hand(mirror, "edit")
         case "running":
             platform.cli("schedule", "trigger", "--schedule-id", mirror)
             eventually(lambda: "RunSchedule" in platform.cli("workflow", "list"))
+
+
+def make_state(platform, state):
+    """Bring the platform into the state; returns the schedule that the commands are about."""
+    schedules = [platform.create(name=str(number)) for number in range(12)]
+    platform.assert_equal()
+    mirror = f"extsched:{platform.install_id}:{schedules[0]}"
+    if state in {"healthy", "paused", "unsynced"}:
+        platform.start_worker()
+    bring_about(platform, state, schedules[0], mirror)
     if state in {"wiped", "orphans", "edited", "unsynced"}:
         assert platform.reconcile("--dry-run")[0] == 1, "the section begins with nothing wrong"
     return schedules[0]
