@@ -83,7 +83,8 @@ def _flow(built: Stage, ours: sides.Ours, count: int) -> float:
     asked = ours.flow()
     arrivals = turns.collect(built.sink_port, ours.path, count)
     ours.wait_for_flow()
-    return count / (max(arrival["at"] for arrival in arrivals) - min(asked.values()))
+    last = max(float(arrival["at"]) for arrival in arrivals)
+    return count / (last - min(asked.values()))
 
 
 def _control_path() -> Iterator[Figure]:

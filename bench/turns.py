@@ -74,26 +74,13 @@ def missing_note(scenario: str) -> list[Figure]:
     return [Figure(scenario, "Celery was left out", 0, None, "runs", reason)] if reason else []
 
 
-def timetable(names: Sequence[str], *, rounds: int, spacing_seconds: int) -> list[tuple[str, int]]:
-    """Who is due how many seconds after the first: each side once a round.
+def timetable(names: Sequence[str], *, rounds: int, offsets: Sequence[int]) -> list[tuple[str, int]]:
+    """Who is due how many seconds after the first, each side once a round; ``offsets`` are those within a round.
 
-    Ours is due on full minutes, as its cron has no seconds. In each round the order is another where that costs no
-    time, since whoever comes later finds the larger database.
+    The first of the names is due on full minutes. The last of the offsets may be close to the next round's first.
     """
-    found: list[tuple[str, int]] = []
-    at = 0
-    for number in range(rounds):
-        others = [name for name in names if name != sides.OURS]
-        waiting = others[number % 2 :] + others[: number % 2] if len(others) > 1 else others
-        ours_waits = sides.OURS in names
-        while waiting or ours_waits:
-            if ours_waits and at % 60 == 0:
-                found.append((sides.OURS, at))
-                ours_waits = False
-            elif waiting:
-                found.append((waiting.pop(0), at))
-            at += spacing_seconds
-    return found
+    seconds = 60 * (offsets[-1] // 60 + 1)
+    return [(name, number * seconds + at) for number in range(rounds) for name, at in zip(names, offsets, strict=False)]
 
 
 def next_minute(*, lead_seconds: float) -> datetime:
