@@ -6,11 +6,14 @@ everything of it is imported here when a page is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import BadRequest
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.urls.resolvers import URLPattern, URLResolver
@@ -46,6 +49,10 @@ _OPERATORS_PLACES = (
 )
 
 
+# What Django brings along and no page of ours uses.
+_UNUSED = ("autocomplete", "view_on_site")
+
+
 class SchedulerAdminSite(AdminSite):
     """What tenant administrators and operators work in."""
 
@@ -73,6 +80,18 @@ class SchedulerAdminSite(AdminSite):
 
         return super().index(request, {**home.context(request), **(extra_context or {})})
 
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """A page behind the login, asked for nothing that the database or Django stumbles over."""
+
+        @wraps(view)
+        def guarded(request: Any, *arguments: Any, **named: Any) -> Any:
+            request.GET = _without_nul(request.GET)
+            if "" in (request.GET.get("_to_field"), request.POST.get("_to_field")):
+                raise BadRequest("An empty name is no column's")
+            return view(request, *arguments, **named)
+
+        return super().admin_view(guarded, cacheable)
+
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """The operators' pages before the models'."""
         from schedules.admin import kill_switch_pages, operations
@@ -93,8 +112,18 @@ class SchedulerAdminSite(AdminSite):
                 name="release_kill_switch",
             ),
             path("load/", guarded(operations.load_view), name="load"),
-            *super().get_urls(),
+            *(entry for entry in super().get_urls() if getattr(entry, "name", None) not in _UNUSED),
         ]
+
+
+def _without_nul(given: QueryDict) -> QueryDict:
+    """What an address asks for, without the character that PostgreSQL cannot hold."""
+    if not any("\x00" in text for name, values in given.lists() for text in (name, *values)):
+        return given
+    cleaned = QueryDict(mutable=True)
+    for name, values in given.lists():
+        cleaned.setlist(name.replace("\x00", ""), [value.replace("\x00", "") for value in values])
+    return cleaned
 
 
 def _entries(request: HttpRequest, places: tuple[tuple[str, str], ...]) -> list[Entry]:

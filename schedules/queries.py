@@ -77,6 +77,19 @@ def find_extension(name: str) -> Extension:
     return extension
 
 
+def words_of_extension(search: str) -> list[str]:
+    """What to look for in publisher and name, which are shown as ``publisher.name``."""
+    return search.replace(".", " ").split()
+
+
+def fits_extension(search: str, *, at: str = "") -> Q:
+    """Whether each of those words is a part of publisher or name; ``at`` leads to the extension."""
+    fits = Q()
+    for word in words_of_extension(search):
+        fits &= Q(**{f"{at}publisher__icontains": word}) | Q(**{f"{at}name__icontains": word})
+    return fits
+
+
 def parse_uuid(text: str) -> UUID | None:
     """The UUID that a text spells, or None."""
     try:

@@ -9,12 +9,16 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin, ShowFacets, SimpleListFilter
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import get_fields_from_path
+from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import cached_property
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from schedules import audit, queries
@@ -23,6 +27,10 @@ from schedules.models import Role, ScheduleRun, Tenant
 
 WRITE = "extension:write"
 MAX_COUNTED = 5000
+# What is done to many rows at once is done while somebody waits, and to no more than they can have looked at.
+MAX_AT_ONCE = 200
+# So many are named where several were refused for the same reason.
+MAX_NAMED = 5
 
 
 def actor_of(request: HttpRequest) -> audit.Actor:
@@ -90,6 +98,32 @@ def in_words(value: str) -> str:
     return re.sub(r"\bapi\b", "API", capfirst(value.replace("_", " ")), flags=re.IGNORECASE)
 
 
+class ScopedList(ChangeList):
+    """Sorts by nothing but what its links sort by, and knows which rows the reader may do something to."""
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        """The order that the address asks for, without the columns that cannot be sorted by: Django lets them pass."""
+        kept: dict[int, str] = {}
+        for part in self.params.pop(ORDER_VAR, "").split("."):
+            try:
+                column = int(part.rpartition("-")[2])
+                if self.list_display[column] in (self.sortable_by or ()):
+                    kept.setdefault(column, part)
+            except (IndexError, ValueError):
+                continue
+        if kept:
+            self.params[ORDER_VAR] = ".".join(kept.values())
+        return list(super().get_ordering(request, queryset))
+
+    def get_results(self, request: HttpRequest) -> None:
+        """The rows of one page of the list."""
+        super().get_results(request)
+        rows = list(self.result_list)
+        for row in rows:
+            row.may_be_selected = may_write(request.user, tenant_id=getattr(row, "tenant_id", None))
+        self.result_list = rows
+
+
 class TenantScopedAdmin(ModelAdmin[Any]):
     """Shows a member the rows of their tenants, and nothing that could be changed past the services.
 
@@ -99,6 +133,8 @@ class TenantScopedAdmin(ModelAdmin[Any]):
     tenant_lookup: ClassVar[str] = "tenant_id"
     # What an empty list says.
     empty_hint: ClassVar[str] = ""
+    # Whether rows are found by the names of extensions, too; ``search_fields`` then has publisher and name.
+    finds_extensions: ClassVar[bool] = False
     list_per_page = 50
     paginator = CappedPaginator
     show_full_result_count = False
@@ -113,9 +149,43 @@ class TenantScopedAdmin(ModelAdmin[Any]):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, under the name of what it lists."""
-        context = {"title": capfirst(self.opts.verbose_name_plural), "empty_hint": self.empty_hint}
+        context = {
+            "title": capfirst(self.opts.verbose_name_plural),
+            "empty_hint": self.empty_hint,
+            "max_at_once": MAX_AT_ONCE,
+        }
         context |= extra_context or {}
         return super().changelist_view(request, context)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Our list."""
+        return ScopedList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Those in which every word is found."""
+        if self.finds_extensions:
+            search_term = " ".join(queries.words_of_extension(search_term)) or search_term
+        return super().get_search_results(request, queryset, search_term)
+
+    def action_checkbox(self, obj: Any) -> SafeString:
+        """The checkbox, where the reader may do anything to the row."""
+        return super().action_checkbox(obj) if getattr(obj, "may_be_selected", True) else SafeString()
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any, **named: Any) -> Any:
+        """Do it to the selected rows; to none where they are more than somebody can have looked at."""
+        posted = request.POST.copy()
+        # What is no row's id is as if it were not selected.
+        ids = [text for text in posted.getlist(ACTION_CHECKBOX_NAME) if queries.parse_uuid(text) is not None]
+        posted.setlist(ACTION_CHECKBOX_NAME, ids)
+        cast("Any", request).POST = posted
+        count = queryset.order_by()[: MAX_AT_ONCE + 1].count() if selects_all(request) else len(ids)
+        if count > MAX_AT_ONCE:
+            hint = "select fewer, or fit the list by its filters and the search"
+            messages.error(request, f"Nothing was done: at most {MAX_AT_ONCE} at once, {hint}")
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset, *more, **named)
 
     def changeform_view(
         self,
@@ -140,7 +210,7 @@ class TenantScopedAdmin(ModelAdmin[Any]):
 
         Django allows every member of the row, by which hidden ones could be guessed letter by letter.
         """
-        return any(_asks_for(item, lookup) for item in self.list_filter)
+        return any(lookup in _lookups_of(self.model, item) for item in self.list_filter)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Whether the user sees this kind of row at all."""
@@ -163,12 +233,21 @@ class TenantScopedAdmin(ModelAdmin[Any]):
         return False
 
 
-def _asks_for(item: Any, lookup: str) -> bool:
-    """Whether a lookup is what a filter asks for; what leads on to other tables is not."""
+def _lookups_of(model: type[Model], item: Any) -> set[str]:
+    """The lookups that a filter asks for, each in full: whatever else begins like one may lead to other tables."""
     if isinstance(item, type) and issubclass(item, SimpleListFilter):
-        return lookup in {item.parameter_name, f"{item.parameter_name}__exact"}
+        name = str(item.parameter_name)
+        # A column of the model, which may be asked for as Django's own filters do.
+        return {name, f"{name}__exact"} if issubclass(item, WordsFilter) else {name}
     name = item[0] if isinstance(item, tuple) else item
-    return bool(lookup == name or lookup.startswith(f"{name}__"))
+    if get_fields_from_path(model, name)[-1].is_relation:
+        return {f"{name}__id__exact", f"{name}__isnull"}
+    return {name, f"{name}__exact", f"{name}__isnull"}
+
+
+def selects_all(request: HttpRequest) -> bool:
+    """Whether an action is to be done to all that the list has, and not only to what is selected on its page."""
+    return request.POST.get("select_across", "") not in {"", "0"}
 
 
 class OperatorAdmin(TenantScopedAdmin):
@@ -232,9 +311,10 @@ def act_on_each(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., ob
     """
     noun = "run" if rows.model is ScheduleRun else "schedule"
     count = 0
+    refused: dict[str, list[str]] = {}
     for row in rows:
         if not may_write(request.user, tenant_id=row.tenant_id):
-            messages.error(request, f"{row}: you may not change this tenant's {noun}s")
+            refused.setdefault(f"you may not change this tenant's {noun}s", []).append(str(row))
             continue
         try:
             act(
@@ -244,8 +324,18 @@ def act_on_each(request: HttpRequest, rows: QuerySet[Any], act: Callable[..., ob
                 **{f"{noun}_id": row.id},
             )
         except SchedulingError as error:
-            messages.error(request, f"{row}: {error.message}")
+            refused.setdefault(error.message, []).append(str(row))
         else:
             count += 1
+    for reason, names in refused.items():
+        messages.error(request, _refusal(noun, names, reason))
     if count:
         messages.success(request, f"{count} {noun}{'s' if count != 1 else ''} {done}")
+
+
+def _refusal(noun: str, names: Sequence[str], reason: str) -> str:
+    """A reason, and whom it kept: told once, however many they are."""
+    if len(names) == 1:
+        return f"{names[0]}: {reason}"
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{len(names)} {noun}s refused: {reason} ({', '.join(names[:MAX_NAMED])}{more})"

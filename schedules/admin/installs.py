@@ -32,6 +32,7 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
     list_select_related = ("extension", "tenant", "version")
     search_fields = ("extension__name", "extension__publisher", "id")
     search_help_text = "Search by name, publisher or id"
+    finds_extensions = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ExtensionInstall]:
         """Without what is secret or large, and with how many schedules each has."""

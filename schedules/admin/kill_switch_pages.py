@@ -122,11 +122,7 @@ def _choices(scope: KillScope, search: str) -> list[Choice]:
         tenants = Tenant.objects.filter(Q(name__icontains=search) | by_id).order_by("name", "id")
         return [(str(row.id), row.name, str(row.id)) for row in tenants[:limit]]
     if scope == KillScope.EXTENSION:
-        extensions = Extension.objects.all()
-        for word in search.replace(".", " ").split() if ref is None else ():
-            extensions = extensions.filter(Q(publisher__icontains=word) | Q(name__icontains=word))
-        if ref is not None:
-            extensions = extensions.filter(id=ref)
+        extensions = Extension.objects.filter(queries.fits_extension(search) if ref is None else by_id)
         return [(str(row.id), row.slug, str(row.id)) for row in extensions.order_by("publisher", "name")[:limit]]
     versions = ExtensionVersion.objects.select_related("extension").defer("manifest")
     for word in search.replace("@", " ").split() if ref is None else ():

@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import F, Q, QuerySet, Value
+from django.db.models.functions import Replace
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
 from django.utils.html import format_html_join
 
-from schedules import audit
+from schedules import audit, queries
 from schedules.admin import display, trail
-from schedules.admin.base import OperatorAdmin, TenantFilter, TenantScopedAdmin, in_words, visible_tenants, words_filter
+from schedules.admin.base import (
+    OperatorAdmin,
+    ScopedList,
+    TenantFilter,
+    TenantScopedAdmin,
+    in_words,
+    is_superuser,
+    visible_tenants,
+    words_filter,
+)
 from schedules.models import (
     ApiEndpoint,
     AuditEvent,
@@ -22,6 +34,8 @@ from schedules.models import (
     TenantMembership,
 )
 
+# Characters of a value on an event's own page.
+MAX_SHOWN = 20_000
 _SUBJECTS = ("schedule", "install", "notification_channel", "api_key", "tenant", "extension", "version", "kill_switch")
 
 
@@ -30,8 +44,13 @@ class TenantAdmin(TenantScopedAdmin):
     """The tenants of the user."""
 
     tenant_lookup = "id"
-    list_display = ("name", "timezone", "id", "created_at", "places")
+    list_display = ("name", "timezone", "id", "created", "places")
     search_fields = ("name", "id")
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, tenant: Tenant) -> str:
+        """When it came."""
+        return display.moment(tenant.created_at)
 
     @admin.display(description="see its")
     def places(self, tenant: Tenant) -> str:
@@ -73,17 +92,28 @@ class TenantMembershipAdmin(OperatorAdmin):
 class ExtensionAdmin(OperatorAdmin):
     """The registry."""
 
-    list_display = ("slug", "id", "created_at")
+    list_display = ("slug", "id", "created")
     search_fields = ("publisher", "name", "id")
+    finds_extensions = True
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, extension: Extension) -> str:
+        """When it came."""
+        return display.moment(extension.created_at)
 
 
 @admin.register(ExtensionVersion)
 class ExtensionVersionAdmin(OperatorAdmin):
     """The published versions."""
 
-    list_display = ("extension", "version", "content_hash", "created_at")
+    list_display = ("extension", "version", "content_hash", "created")
     list_select_related = ("extension",)
     search_fields = ("version", "extension__name", "extension__publisher")
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, version: ExtensionVersion) -> str:
+        """When it was published."""
+        return display.moment(version.created_at)
 
 
 @admin.register(ApiEndpoint)
@@ -105,18 +135,66 @@ class ApiEndpointAdmin(TenantScopedAdmin):
         return rows.filter(version_id__in=installed)
 
 
+class AuditList(ScopedList):
+    """Reads what the events of one page are about in one statement."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """The rows of one page of the list, with what they are about."""
+        super().get_results(request)
+        trail.name_subjects(self.result_list, for_operator=is_superuser(request.user))
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(TenantScopedAdmin):
     """Who changed what."""
 
-    list_display = ("when", "actor", "door", "done", "changed")
+    list_display = ("when", "actor", "door", "done", "about", "changed")
+    # Sorting a long trail by what no index has takes longer than anybody waits.
+    sortable_by = ("when",)
     list_filter = (
         TenantFilter,
         words_filter("source", [*audit.Source]),
         words_filter("subject_type", _SUBJECTS, title="about"),
     )
     search_fields = ("subject_id", "actor", "action")
-    search_help_text = "Search by who, by what was done, or by the id of what was changed"
+    search_help_text = "Search by the beginning of who or of what was done, or by the id of what was changed"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Our list."""
+        return AuditList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEvent], search_term: str
+    ) -> tuple[QuerySet[AuditEvent], bool]:
+        """By the id of what was changed, or by how the actor or the action begins."""
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        if (subject_id := queries.parse_uuid(text)) is not None:
+            return queryset.filter(subject_id=subject_id), False
+        # As the page writes it: "Kill switch engaged" is kill_switch.engaged.
+        words = Replace(Replace(F("action"), Value("."), Value(" ")), Value("_"), Value(" "))
+        begins = Q(actor__istartswith=text) | Q(action__istartswith=text) | Q(action_words__istartswith=text)
+        return queryset.alias(action_words=words).filter(begins), False
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The event's page."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        event: Any = self.get_object(request, object_id)
+        if event is None:
+            raise Http404("Event not found")
+        trail.name_subjects([event], for_operator=is_superuser(request.user))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{self.done(event)} by {event.actor}",
+            "event": event,
+            "changes": trail.changes_of(event, longest=MAX_SHOWN),
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/schedules/audit_event.html", context)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, under the name that the navigation has for it."""
@@ -134,14 +212,15 @@ class AuditEventAdmin(TenantScopedAdmin):
 
     @admin.display(description="done", ordering="action")
     def done(self, event: AuditEvent) -> str:
-        """What was done to what."""
-        return in_words(event.action.replace(".", " "))
+        """What was done."""
+        return in_words(trail.words_of(event))
+
+    @admin.display(description="about")
+    def about(self, event: Any) -> str:
+        """To what it was done."""
+        return str(event.about)
 
     @admin.display(description="changed")
     def changed(self, event: AuditEvent) -> str:
-        """The members that differ."""
+        """The fields that differ."""
         return ", ".join(change.member for change in trail.changes_of(event)[:6]) or display.NOTHING
-
-    def get_fields(self, request: HttpRequest, obj: AuditEvent | None = None) -> Any:
-        """All of a row, in the order of the question who, what, from, to."""
-        return ("at", "actor", "source", "action", "subject_type", "subject_id", "before", "after")

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, QueryDict
 
-from schedules import queries
+from schedules import payloads, queries
 from schedules.admin.base import in_words
 from schedules.models import RunStatus, ScheduleRun, Trigger
 
@@ -75,8 +75,5 @@ def _known(given: QueryDict, name: str, values: Sequence[str]) -> str:
 
 def _read_cursor(text: str) -> tuple[datetime, UUID] | None:
     moment, _, run_id = text.partition("~")
-    try:
-        slot, identifier = datetime.fromisoformat(moment), UUID(run_id)
-    except ValueError:
-        return None
-    return None if slot.tzinfo is None else (slot, identifier)
+    slot, identifier = payloads.parse_moment(moment), queries.parse_uuid(run_id)
+    return None if slot is None or identifier is None else (slot, identifier)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.db.models.expressions import RawSQL
@@ -16,8 +17,9 @@ from django.urls.resolvers import URLPattern
 from django.utils.html import format_html
 
 from schedules import queries, runs, temporal
-from schedules.admin import display, run_page
+from schedules.admin import confirm, display, run_page
 from schedules.admin.base import (
+    ScopedList,
     TenantFilter,
     TenantScopedAdmin,
     act_on_each,
@@ -25,11 +27,12 @@ from schedules.admin.base import (
     in_words,
     is_superuser,
     may_write,
+    selects_all,
     visible_tenants,
     words_filter,
 )
 from schedules.errors import SchedulingError
-from schedules.models import UNFINISHED_STATUSES, RunStatus, Schedule, ScheduleRun
+from schedules.models import UNFINISHED_STATUSES, ExtensionInstall, RunStatus, Schedule, ScheduleRun
 
 MAX_FITTING = 100
 # For each tenant by itself, because every index of runs begins with the tenant. The newest of all are among them.
@@ -40,43 +43,99 @@ SELECT newest.id FROM schedules_tenant AS tenant, LATERAL (
 """
 
 
+CANCEL = confirm.Question(
+    "Cancel these runs?",
+    (
+        "Those that wait end at once. Calls that are under way are aborted within seconds; what they did stays done.",
+        "Each run says who cancelled it. The schedules go on with their next slots.",
+    ),
+    "Cancel the runs",
+    is_destructive=True,
+)
+
+
+def _is_list(request: HttpRequest) -> bool:
+    match = request.resolver_match
+    return match is not None and match.url_name == "schedules_schedulerun_changelist"
+
+
+def _chosen_tenant(request: HttpRequest) -> UUID | None:
+    """The tenant that the list is filtered by, read as the filter reads it."""
+    return queries.parse_uuid(request.GET.get("tenant", ""))
+
+
 def _lists_every_tenant(request: HttpRequest) -> bool:
     """Whether an operator looks at the list of all tenants' runs, where a page is all that is shown."""
-    match = request.resolver_match
-    is_list = match is not None and match.url_name == "schedules_schedulerun_changelist" and request.method == "GET"
-    return is_list and is_superuser(request.user) and not (request.GET.get("tenant") or request.GET.get("q"))
+    narrowed = _chosen_tenant(request) is not None or request.GET.get("q", "").strip()
+    return _is_list(request) and is_superuser(request.user) and not narrowed
+
+
+class RunList(ScopedList):
+    """Reads of which schedules the runs of one page are in one statement."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """The rows of one page of the list, with their schedules."""
+        super().get_results(request)
+        _attach_schedules(self.result_list)
+
+
+def _attach_schedules(rows: Any) -> None:
+    """Let each run know its schedule as ``listed_schedule``; None where that was deleted."""
+    schedules = Schedule.objects.filter(id__in={run.schedule_id for run in rows})
+    named = {
+        (schedule.tenant_id, schedule.id): schedule
+        for schedule in schedules.only("tenant_id", "name", "endpoint_method", "endpoint_path", "cron")
+    }
+    for run in rows:
+        run.listed_schedule = named.get((run.tenant_id, run.schedule_id))
 
 
 @admin.register(ScheduleRun)
 class ScheduleRunAdmin(TenantScopedAdmin):
     """What became of each slot and each request."""
 
-    list_display = ("due_at", "state", "endpoint", "why", "attempts", "answer", "took", "late")
+    list_display = ("due_at", "state", "of", "why", "attempts", "answer", "took", "late")
     list_filter = (TenantFilter, words_filter("status", RunStatus.values))
     # Sorting a million rows by what no index has takes longer than anybody waits.
     sortable_by = ("due_at",)
     search_fields = ("id",)
-    search_help_text = "Search by a part of the schedule's name or path, by run id or schedule id"
+    search_help_text = "Search by a part of the schedule's name or path, by extension, run id or schedule id"
     actions = ("cancel", "replay")
     change_list_template = "admin/schedules/run_list.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduleRun]:
         """Without what is large; a run's own page reads it when it shows it."""
-        rows = super().get_queryset(request).defer("payload", "response_text", "attempt_log")
+        rows = self._visible(request)
         if _lists_every_tenant(request):
-            rows = rows.filter(id__in=RawSQL(_NEWEST_OF_EACH_TENANT, [self.list_per_page]))  # noqa: S611 - a constant
+            return rows.filter(id__in=RawSQL(_NEWEST_OF_EACH_TENANT, [self.list_per_page]))  # noqa: S611 - a constant
+        if _is_list(request) and is_superuser(request.user) and (chosen := _chosen_tenant(request)) is not None:
+            # Here and not by the filter alone, which a platform with one tenant does not have.
+            return rows.filter(tenant_id=chosen)
         return rows
+
+    def _visible(self, request: HttpRequest) -> QuerySet[ScheduleRun]:
+        return super().get_queryset(request).defer("payload", "response_text", "attempt_log")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Our list."""
+        return RunList
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[ScheduleRun], *more: Any, **named: Any) -> Any:
+        """Do it to the selected runs, also where newer ones have taken their place in the list meanwhile."""
+        if _lists_every_tenant(request) and not selects_all(request):
+            queryset = self._visible(request)
+        return super().response_action(request, queryset, *more, **named)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ScheduleRun], search_term: str
     ) -> tuple[QuerySet[ScheduleRun], bool]:
         """By id, or by the schedules that fit. Looking into each of a million runs takes longer than anybody waits."""
-        text = search_term.strip().replace("\x00", "")
+        text = search_term.strip()
         if not text:
             return queryset, False
-        schedules = Schedule.objects.all()
+        schedules, installs = Schedule.objects.all(), ExtensionInstall.objects.all()
         if (tenants := visible_tenants(request.user)) is not None:
-            schedules = schedules.filter(tenant_id__in=tenants)
+            schedules, installs = schedules.filter(tenant_id__in=tenants), installs.filter(tenant_id__in=tenants)
         if (identifier := queries.parse_uuid(text)) is not None:
             # With its tenant where it is a schedule's, because the index of a schedule's runs begins with that.
             tenant_id = schedules.filter(id=identifier).values_list("tenant_id", flat=True).first()
@@ -90,7 +149,11 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         found = Q()
         for tenant_id, ids in owners.items():
             found |= Q(tenant_id=tenant_id, schedule_id__in=ids)
-        return (queryset.filter(found) if owners else queryset.none()), False
+        if queries.words_of_extension(text):
+            named = installs.filter(queries.fits_extension(text, at="extension__")).values_list("tenant_id", "id")
+            for tenant_id, install_id in named[:MAX_FITTING]:
+                found |= Q(tenant_id=tenant_id, install_id=install_id)
+        return (queryset.filter(found) if found else queryset.none()), False
 
     def get_urls(self) -> list[URLPattern]:
         """What a run can be asked to do, before the stock addresses, which take anything."""
@@ -165,9 +228,26 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         return may_write(request.user)
 
     @admin.action(description="Cancel", permissions=["cancel"])
-    def cancel(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
-        """Stop each."""
-        act_on_each(request, rows, runs.cancel_run, done="asked to stop")
+    def cancel(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> TemplateResponse | None:
+        """Stop each, once that is confirmed."""
+        if "confirmed" in request.POST:
+            act_on_each(request, rows, runs.cancel_run, done="asked to stop")
+            return None
+        unfinished = list(rows.filter(status__in=UNFINISHED_STATUSES))
+        if not unfinished:
+            messages.info(request, "Nothing to cancel: each of the selected runs has ended already")
+            return None
+        _attach_schedules(unfinished)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": CANCEL.title,
+            "question": CANCEL,
+            "runs": unfinished,
+            "hidden": {"action": "cancel"},
+            "back": display.address("schedulerun_changelist"),
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/schedules/cancel_runs.html", context)
 
     @admin.action(description="Run again", permissions=["cancel"])
     def replay(self, request: HttpRequest, rows: QuerySet[ScheduleRun]) -> None:
@@ -191,10 +271,14 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         """Why it exists."""
         return in_words(run.trigger)
 
-    @admin.display(description="endpoint")
-    def endpoint(self, run: ScheduleRun) -> str:
-        """What was called."""
-        return f"{run.endpoint_method} {run.endpoint_path}".strip() or display.NOTHING
+    @admin.display(description="schedule")
+    def of(self, run: Any) -> str:
+        """Whose run it is, and what was called."""
+        schedule, called = run.listed_schedule, f"{run.endpoint_method} {run.endpoint_path}".strip()
+        if schedule is None:
+            return format_html('Deleted <span class="row-detail">{}</span>', called)
+        name = display.link("schedule_page", schedule.id, schedule)
+        return format_html('{} <span class="row-detail">{}</span>', name, called)
 
     @admin.display(description="answer")
     def answer(self, run: ScheduleRun) -> int | str:

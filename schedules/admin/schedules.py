@@ -17,8 +17,9 @@ from django.urls.resolvers import URLPattern
 from django.utils.html import format_html
 
 from schedules import overview, queries, runs, services
-from schedules.admin import confirm, display, schedule_actions, schedule_page
+from schedules.admin import confirm, display, kill_switch_pages, schedule_actions, schedule_page
 from schedules.admin.base import (
+    ScopedList,
     TenantFilter,
     TenantScopedAdmin,
     act_on_each,
@@ -28,6 +29,7 @@ from schedules.admin.base import (
     words_filter,
 )
 from schedules.admin.schedule_form import POLICY_FIELDS, ScheduleForm
+from schedules.errors import NotFound, SchedulingError
 from schedules.models import ApiEndpoint, ExtensionInstall, RunStatus, Schedule
 
 MAX_INSTALLS_OFFERED = 200
@@ -50,7 +52,7 @@ class AttentionFilter(admin.SimpleListFilter):
         return queryset.filter(overview.condition(str(self.value()), now=datetime.now(UTC)))
 
 
-class ScheduleList(ChangeList):
+class ScheduleList(ScopedList):
     """Leads to the schedules' pages instead of their forms, and reads how long the last runs took in one statement."""
 
     def url_for_result(self, result: Any) -> str:
@@ -60,11 +62,9 @@ class ScheduleList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """The rows of one page of the list, with how long their last runs took."""
         super().get_results(request)
-        rows = list(self.result_list)
-        durations = overview.last_durations(rows)
-        for row in rows:
+        durations = overview.last_durations(self.result_list)
+        for row in self.result_list:
             row.last_duration_ms = durations.get(row.id)
-        self.result_list = rows
 
 
 @admin.register(Schedule)
@@ -82,7 +82,15 @@ class ScheduleAdmin(TenantScopedAdmin):
         ("install__extension", admin.RelatedOnlyFieldListFilter),
     )
     list_select_related = ("install__extension", "install__tenant")
-    search_fields = ("name", "endpoint_path", "install__extension__name", "cron", "id")
+    search_fields = (
+        "name",
+        "endpoint_path",
+        "install__extension__publisher",
+        "install__extension__name",
+        "cron",
+        "id",
+    )
+    finds_extensions = True
     search_help_text = "Search by name, path, extension, expression or id"
     actions = ("enable", "disable", "run_now", "lift_hold", "delete_through_service")
     change_list_template = "admin/schedules/schedule_list.html"
@@ -104,7 +112,7 @@ class ScheduleAdmin(TenantScopedAdmin):
                 schedule = self.get_object(request, str(schedule_id))
                 if schedule is None:
                     raise Http404("Schedule not found")
-                return view(self, request, schedule)
+                return self._told(view, request, schedule)
 
             return self.admin_site.admin_view(inner)
 
@@ -146,6 +154,9 @@ class ScheduleAdmin(TenantScopedAdmin):
         installs = _installs_of(request)
         schedulable = ApiEndpoint.objects.filter(version_id=OuterRef("version_id"), schedulable=True)
         context = {
+            "stopped": kill_switch_pages.notices(
+                request, kill_switch_pages.over_installs(visible_tenants(request.user))
+            ),
             "without_endpoint": list(
                 installs.filter(~Exists(schedulable)).select_related("extension", "version", "tenant")[:5]
             ),
@@ -300,7 +311,7 @@ class ScheduleAdmin(TenantScopedAdmin):
             context = {
                 **self.admin_site.each_context(request),
                 "title": "New schedule",
-                "installs": installs.filter(extension__name__icontains=search)[:MAX_INSTALLS_OFFERED],
+                "installs": installs.filter(queries.fits_extension(search, at="extension__"))[:MAX_INSTALLS_OFFERED],
                 "search": search,
                 "opts": self.opts,
             }
@@ -314,7 +325,19 @@ class ScheduleAdmin(TenantScopedAdmin):
         schedule = self.get_object(request, object_id)
         if schedule is None:
             raise Http404("Schedule not found")
-        return schedule_actions.delete_view(self, request, schedule)
+        return self._told(schedule_actions.delete_view, request, schedule)
+
+    def _told(self, view: Callable[..., HttpResponse], request: HttpRequest, schedule: Schedule) -> HttpResponse:
+        """What the view answers, or what a service refused: somebody else was quicker."""
+        try:
+            return view(self, request, schedule)
+        except SchedulingError as error:
+            if request.method != "POST":
+                raise
+            messages.error(request, f"{schedule}: {error.message}")
+            if isinstance(error, NotFound):
+                return HttpResponseRedirect(display.address("schedule_changelist"))
+            return HttpResponseRedirect(display.address("schedule_page", schedule.id))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
         """Write through the service."""

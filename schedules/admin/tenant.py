@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from schedules import api_keys, notifications
+from schedules.admin import display
 from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.errors import SchedulingError
 from schedules.models import (
@@ -207,9 +208,24 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
 class NotificationAdmin(TenantScopedAdmin):
     """Messages and whether they have arrived."""
 
-    list_display = ("created_at", "event", "channel", "attempts", "delivered_at", "next_attempt_at", "last_error")
+    list_display = ("created", "event", "channel", "attempts", "delivered", "next_attempt", "last_error")
     list_filter = ("event",)
     list_select_related = ("channel",)
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, notification: Notification) -> str:
+        """When there was something to tell."""
+        return display.moment(notification.created_at)
+
+    @admin.display(description="delivered", ordering="delivered_at")
+    def delivered(self, notification: Notification) -> str:
+        """When it arrived."""
+        return display.moment(notification.delivered_at)
+
+    @admin.display(description="next attempt", ordering="next_attempt_at")
+    def next_attempt(self, notification: Notification) -> str:
+        """When it is tried again."""
+        return display.moment(notification.next_attempt_at)
 
 
 @admin.register(ApiKey)

@@ -30,6 +30,7 @@ def statements(client, address):
 
 def test_pages_cost_the_same_with_one_schedule_and_with_fifty(administrator, operator, world):
     first = world.create(name="First", sync=False)
+    world.queued_run(first)
     base = "/admin/schedules"
     addresses = (
         "/admin/",
