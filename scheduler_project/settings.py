@@ -98,12 +98,20 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 # Five wrong passwords for one name from one address close that pair for a while. By the pair and not by the name alone,
-# or anybody could lock an administrator out.
+# or anybody could lock an administrator out. `Throttle` also closes an address that is wrong with many names.
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+# HTTPS ends at a proxy; as long as nobody has said so, its address is everybody's.
+KNOWS_CLIENT_ADDRESSES = TRUSTED_PROXIES > 0 or not ENVIRONMENT.https
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_HANDLER = "schedules.sign_in.Throttle"
+AXES_CLIENT_IP_CALLABLE = "schedules.sign_in.client_address"
+# What is refused unread says nothing about the password, so it does not make the wait longer.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
 AXES_DISABLE_ACCESS_LOG = True

@@ -7,7 +7,7 @@ everything of it is imported here when a page is asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
@@ -72,6 +72,28 @@ class SchedulerAdminSite(AdminSite):
         from schedules.admin import home
 
         return super().index(request, {**home.context(request), **(extra_context or {})})
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The login, with our form."""
+        from schedules import sign_in
+
+        self.login_form = sign_in.SignInForm
+        return super().login(request, extra_context)
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """A new password of one's own, by a form that knows the request."""
+        from django.contrib.auth.views import PasswordChangeView
+
+        from schedules import sign_in
+
+        form = type("OwnPasswordForm", (sign_in.OwnPasswordForm,), {"request": request})
+        view = PasswordChangeView.as_view(
+            form_class=form,
+            success_url=reverse("admin:password_change_done"),
+            extra_context={**self.each_context(request), **(extra_context or {})},
+            template_name=self.password_change_template or "registration/password_change_form.html",
+        )
+        return cast("TemplateResponse", view(request))
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """The operators' pages before the models'."""
