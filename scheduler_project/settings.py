@@ -126,7 +126,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
-DATETIME_FORMAT = r"Y-m-d H:i:s \U\T\C"
+FORMAT_MODULE_PATH = "scheduler_project.formats"
 
 STATIC_URL = "static/"
 # With a root, what collectstatic put there is served; without one, the packages' own files are.

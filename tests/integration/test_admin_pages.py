@@ -326,6 +326,7 @@ def test_an_api_key_is_made_in_the_browser_shown_once_and_revoked(administrator,
 
     world.api("GET", "schedules", key=text, expect=401)
     assert page(administrator, "apikey_changelist").content.decode().count("<time ") == 2
+    assert re.search(r"\d\d:\d\d:\d\d UTC", page(administrator, "apikey_change", key.id).content.decode())
 
 
 def test_a_link_to_a_form_names_the_tenant_and_nothing_else(administrator, world):
