@@ -32,6 +32,7 @@ class Environment:
     secret_key: str
     allowed_hosts: tuple[str, ...]
     https: bool
+    trusted_proxies: int
     static_root: str
     database: dict[str, Any]
     uses_embedded_database: bool
@@ -77,6 +78,7 @@ def _read(env: Env) -> Environment:
         secret_key=_secret_key(env, debug=debug),
         allowed_hosts=_allowed_hosts(env, debug=debug),
         https=env.bool("DJANGO_HTTPS", not debug),
+        trusted_proxies=env.int("DJANGO_TRUSTED_PROXIES", 0, validate=_between(0, 10)),
         static_root=env.str("DJANGO_STATIC_ROOT", ""),
         database=_parse_database_url(database_url),
         uses_embedded_database=not database_url,

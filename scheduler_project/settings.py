@@ -42,6 +42,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "schedules.outage.OutageMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -98,24 +99,34 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 # Five wrong passwords for one name from one address close that pair for a while. By the pair and not by the name alone,
-# or anybody could lock an administrator out.
+# or anybody could lock an administrator out. `Throttle` also closes an address that is wrong with many names.
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+# HTTPS ends at a proxy; as long as nobody has said so, its address is everybody's.
+KNOWS_CLIENT_ADDRESSES = TRUSTED_PROXIES > 0 or not ENVIRONMENT.https
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_HANDLER = "schedules.sign_in.Throttle"
+AXES_CLIENT_IP_CALLABLE = "schedules.sign_in.client_address"
+# What is refused unread says nothing about the password, so it does not make the wait longer.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 SESSION_COOKIE_AGE = 12 * 60 * 60
+# Beside the session and not in a cookie, which anybody can read who gets hold of it.
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
-DATETIME_FORMAT = r"Y-m-d H:i:s \U\T\C"
+FORMAT_MODULE_PATH = "scheduler_project.formats"
 
 STATIC_URL = "static/"
 # With a root, what collectstatic put there is served; without one, the packages' own files are.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.admin import AdminSite
 from django.core.exceptions import BadRequest
@@ -91,6 +91,28 @@ class SchedulerAdminSite(AdminSite):
             return view(request, *arguments, **named)
 
         return super().admin_view(guarded, cacheable)
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The login, with our form."""
+        from schedules import sign_in
+
+        self.login_form = sign_in.SignInForm
+        return super().login(request, extra_context)
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """A new password of one's own, by a form that knows the request."""
+        from django.contrib.auth.views import PasswordChangeView
+
+        from schedules import sign_in
+
+        form = type("OwnPasswordForm", (sign_in.OwnPasswordForm,), {"request": request})
+        view = PasswordChangeView.as_view(
+            form_class=form,
+            success_url=reverse("admin:password_change_done"),
+            extra_context={**self.each_context(request), **(extra_context or {})},
+            template_name=self.password_change_template or "registration/password_change_form.html",
+        )
+        return cast("TemplateResponse", view(request))
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         """The operators' pages before the models'."""

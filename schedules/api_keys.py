@@ -10,14 +10,14 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from schedules import audit, ledger, queries
-from schedules.errors import InvalidFields, NotFound
+from schedules.errors import Conflict, InvalidFields, NotFound
 from schedules.models import ApiKey, Role, Tenant
 
 _MARK: Final = "esk"
@@ -32,10 +32,12 @@ def create_key(
     role: Role,
     actor: audit.Actor,
     expires_at: datetime | None = None,
+    key_id: UUID | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key; returns its row and its text, which cannot be had again.
 
-    Raises InvalidFields where it would have expired already, NotFound for an unknown tenant.
+    A repeat makes another one, unless the caller names the id. Raises InvalidFields where it would have expired
+    already, NotFound for an unknown tenant, Conflict where the id is taken.
     """
     if expires_at is not None and expires_at <= ledger.database_now():
         raise InvalidFields.from_fields({"expires_at": "it must lie in the future"})
@@ -44,7 +46,10 @@ def create_key(
     with transaction.atomic():
         if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id, deleted_at=None).first() is None:
             raise NotFound("Tenant not found")
+        if key_id is not None and ApiKey.objects.filter(id=key_id).exists():
+            raise Conflict("This key was made already")
         key = ApiKey.objects.create(
+            id=key_id or uuid4(),
             tenant_id=tenant_id,
             name=name,
             role=role,

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import Model
 
@@ -23,6 +24,7 @@ from schedules.models import (
     NotificationChannel,
     Schedule,
     Tenant,
+    TenantMembership,
 )
 
 MAX_ACTOR_LENGTH = 256
@@ -36,7 +38,10 @@ _SUBJECT_TYPES: Final[Mapping[type[Model], str]] = {
     ExtensionInstall: "install",
     Schedule: "schedule",
     KillSwitch: "kill_switch",
+    TenantMembership: "membership",
+    User: "user",
 }
+SUBJECT_TYPES: Final = tuple(_SUBJECT_TYPES.values())
 
 
 class Source(StrEnum):
@@ -93,7 +98,7 @@ def record_many(
         tenants.append(_tenant_of(subject))
         actions.append(action)
         kinds.append(_SUBJECT_TYPES[type(subject)])
-        subjects.append(subject.pk)
+        subjects.append(_id_of(subject))
         befores.append(None if before is None else json.dumps(before))
         afters.append(None if after is None else json.dumps(after))
     with connection.cursor() as cursor:
@@ -123,10 +128,16 @@ def _event(
         actor=actor.name[:MAX_ACTOR_LENGTH],
         action=action,
         subject_type=_SUBJECT_TYPES[type(subject)],
-        subject_id=subject.pk,
+        subject_id=_id_of(subject),
         before=None if before is None else dict(before),
         after=None if after is None else dict(after),
     )
+
+
+def _id_of(subject: Model) -> UUID:
+    """The subject's id; users are Django's and counted, so theirs is their number as a UUID."""
+    key: UUID = UUID(int=subject.pk) if isinstance(subject, User) else subject.pk
+    return key
 
 
 def _tenant_of(subject: Model) -> UUID | None:

@@ -10,7 +10,7 @@ import base64
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from schedules import audit, egress
-from schedules.errors import InvalidFields, NotFound
+from schedules.errors import Conflict, InvalidFields, NotFound
 from schedules.models import Notification, NotificationChannel, NotificationEvent, NotificationKind, Schedule, Tenant
 
 MAX_CHANNELS: Final = 20
@@ -27,21 +27,31 @@ _SECRET_BYTES: Final = 32
 
 
 def create_channel(
-    *, tenant_id: UUID, kind: str, target: str, events: Sequence[str], actor: audit.Actor
+    *,
+    tenant_id: UUID,
+    kind: str,
+    target: str,
+    events: Sequence[str],
+    actor: audit.Actor,
+    channel_id: UUID | None = None,
 ) -> NotificationChannel:
     """Add a channel; a webhook's gets a new signing secret, which is its ``secret``.
 
-    Raises InvalidFields, NotFound for an unknown tenant. A repeat adds another one.
+    Raises InvalidFields, NotFound for an unknown tenant. A repeat adds another one, unless the caller names the id:
+    then it raises Conflict.
     """
     wrong = _problems(kind=kind, target=target, events=events)
     with transaction.atomic():
         if Tenant.objects.select_for_update(no_key=True).filter(id=tenant_id, deleted_at=None).first() is None:
             raise NotFound("Tenant not found")
+        if channel_id is not None and NotificationChannel.objects.filter(id=channel_id).exists():
+            raise Conflict("This channel was made already")
         if NotificationChannel.objects.filter(tenant_id=tenant_id).count() >= MAX_CHANNELS:
             wrong.setdefault("target", f"a tenant may have at most {MAX_CHANNELS} channels")
         if wrong:
             raise InvalidFields.from_fields(wrong)
         channel = NotificationChannel.objects.create(
+            id=channel_id or uuid4(),
             tenant_id=tenant_id,
             kind=kind,
             target=target,

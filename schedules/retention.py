@@ -20,6 +20,8 @@ SETTLED_AFTER: Final = timedelta(minutes=2)
 BATCH: Final = 5000
 OWN_NAME: Final = "purge"
 KEEP_NOTIFICATIONS: Final = timedelta(days=30)
+# Wrong passwords count for a quarter of an hour; the rest of the day is for whoever looks into an attack.
+KEEP_ACCESS_ATTEMPTS: Final = timedelta(days=1)
 
 
 def count_finished() -> int:
@@ -43,7 +45,7 @@ def count_finished() -> int:
 
 
 def purge(*, batch_size: int = BATCH) -> int:
-    """Delete the runs whose time is over, tenant by tenant; returns how many.
+    """Delete the runs whose time is over, tenant by tenant, and what else is kept for a while; returns how many runs.
 
     Each batch is a statement and a transaction of its own, so locks are short; rows that somebody works on are left to
     the next pass. A repeat finds nothing to do.
@@ -56,6 +58,8 @@ def purge(*, batch_size: int = BATCH) -> int:
     _repeat(_PURGE_NOTIFICATIONS, {"keep": KEEP_NOTIFICATIONS}, batch_size=batch_size)
     _repeat(_PURGE_IDEMPOTENCY, {"keep": idempotency.MEMORY}, batch_size=batch_size)
     _repeat(_PURGE_RATES, {"keep": limits.WINDOW}, batch_size=batch_size)
+    _repeat(_PURGE_SESSIONS, {}, batch_size=batch_size)
+    _repeat(_PURGE_ACCESS_ATTEMPTS, {"keep": KEEP_ACCESS_ATTEMPTS}, batch_size=batch_size)
     PassRecord.note(OWN_NAME)
     return deleted
 
@@ -154,6 +158,22 @@ _PURGE_NOTIFICATIONS: Final = """
 DELETE FROM schedules_notification WHERE id IN (
     SELECT id FROM schedules_notification
     WHERE next_attempt_at IS NULL AND created_at < statement_timestamp() - %(keep)s
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+_PURGE_SESSIONS: Final = """
+DELETE FROM django_session WHERE session_key IN (
+    SELECT session_key FROM django_session
+    WHERE expire_date < statement_timestamp()
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+_PURGE_ACCESS_ATTEMPTS: Final = """
+DELETE FROM axes_accessattempt WHERE id IN (
+    SELECT id FROM axes_accessattempt
+    WHERE attempt_time < statement_timestamp() - %(keep)s
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 """

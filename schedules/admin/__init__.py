@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from schedules.admin import installs, registry, runs, schedules, tenant
+from schedules.admin import installs, people, registry, runs, schedules, tenant
 
-__all__ = ["installs", "registry", "runs", "schedules", "tenant"]
+__all__ = ["installs", "people", "registry", "runs", "schedules", "tenant"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from django.contrib import admin
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -75,6 +77,17 @@ def moment(
         '<span class="distance" data-distance="{}">{}</span>', value.isoformat(), in_words(value, now=now)
     )
     return format_html("{} {}", written, distance)
+
+
+def moment_column(member: str, description: str = "") -> Callable[[Any], SafeString | str]:
+    """A list's column with such a time."""
+
+    @admin.display(description=description or member.removesuffix("_at").replace("_", " "), ordering=member)
+    def shown(row: Any) -> SafeString | str:
+        return moment(getattr(row, member))
+
+    shown.__name__ = member
+    return shown
 
 
 def in_words(value: datetime, *, now: datetime | None = None) -> str:

@@ -31,12 +31,10 @@ from schedules.models import (
     ExtensionInstall,
     ExtensionVersion,
     Tenant,
-    TenantMembership,
 )
 
 # Characters of a value on an event's own page.
 MAX_SHOWN = 20_000
-_SUBJECTS = ("schedule", "install", "notification_channel", "api_key", "tenant", "extension", "version", "kill_switch")
 
 
 @admin.register(Tenant)
@@ -64,28 +62,6 @@ class TenantAdmin(TenantScopedAdmin):
         )
         links = ((display.address(name), tenant.id, text) for text, name in lists)
         return format_html_join(", ", '<a href="{}?tenant={}">{}</a>', links)
-
-
-@admin.register(TenantMembership)
-class TenantMembershipAdmin(OperatorAdmin):
-    """Who works in which tenant. Operators decide that."""
-
-    list_display = ("user", "tenant", "role", "is_active")
-    list_filter = ("role", "is_active")
-    search_fields = ("user__username", "tenant__name")
-    list_select_related = ("user", "tenant")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Operators add members."""
-        return self.has_module_permission(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: TenantMembership | None = None) -> bool:
-        """Operators change members."""
-        return self.has_module_permission(request)
-
-    def has_delete_permission(self, request: HttpRequest, obj: TenantMembership | None = None) -> bool:
-        """Operators remove members."""
-        return self.has_module_permission(request)
 
 
 @admin.register(Extension)
@@ -154,7 +130,7 @@ class AuditEventAdmin(TenantScopedAdmin):
     list_filter = (
         TenantFilter,
         words_filter("source", [*audit.Source]),
-        words_filter("subject_type", _SUBJECTS, title="about"),
+        words_filter("subject_type", audit.SUBJECT_TYPES, title="about"),
     )
     search_fields = ("subject_id", "actor", "action")
     search_help_text = "Search by the beginning of who or of what was done, or by the id of what was changed"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from typing import Any
+from uuid import UUID, uuid4
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
-from schedules import api_keys, notifications
-from schedules.admin import display
+from schedules import api_keys, notifications, queries
+from schedules.admin import confirm, display
 from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
+from schedules.admin.written import ServiceAdmin, ServiceForm
 from schedules.errors import SchedulingError
 from schedules.models import (
     MAX_NAME_LENGTH,
@@ -28,10 +30,11 @@ from schedules.models import (
 )
 
 
-class TenantOwnedForm(forms.ModelForm[Any]):
-    """Writes in `clean`, where every refusal of the service can stand at its field; `save` has nothing left to do."""
+class TenantOwnedForm(ServiceForm):
+    """Of something that stays with the tenant it was made for."""
 
-    request: HttpRequest
+    # A repeat of the same form, e.g. by a reload of its answer, makes nothing.
+    request_key = forms.UUIDField(required=False, widget=forms.HiddenInput, initial=uuid4)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,32 +46,17 @@ class TenantOwnedForm(forms.ModelForm[Any]):
             field.queryset = tenants if known is None else tenants.filter(id__in=known)
             if known is not None and len(known) == 1:
                 field.initial, field.empty_label = known[0], None
-            if isinstance(field.widget, RelatedFieldWidgetWrapper):
-                field.widget.can_view_related = False
 
-    def clean(self) -> dict[str, Any]:
-        """Write through the service once the input has its shape."""
-        cleaned = super().clean() or self.cleaned_data
-        if self.errors:
-            return cleaned
+    def write(self, cleaned: dict[str, Any]) -> Any:
+        """Write into the row's tenant, or the chosen one."""
         tenant_id = self.instance.tenant_id or cleaned["tenant"].id
         if not may_write(self.request.user, tenant_id=tenant_id):
             raise forms.ValidationError("You may look at what this tenant keeps, and not change it")
-        try:
-            self.instance = self.write(tenant_id, cleaned)
-        except SchedulingError as error:
-            for name, message in error.fields.items():
-                self.add_error(name if name in self.fields else None, message)
-            if not error.fields:
-                raise forms.ValidationError(error.message) from error
-        return cleaned
+        return self.write_into(tenant_id, cleaned)
 
     @abstractmethod
-    def write(self, tenant_id: Any, cleaned: dict[str, Any]) -> Any:
+    def write_into(self, tenant_id: UUID, cleaned: dict[str, Any]) -> Any:
         """Do it; returns the row."""
-
-    def _post_clean(self) -> None:
-        """Leave the row alone: the service has written it."""
 
 
 class ChannelForm(TenantOwnedForm):
@@ -90,12 +78,18 @@ class ChannelForm(TenantOwnedForm):
         model = NotificationChannel
         fields = ("tenant", "kind", "target", "events", "is_active")
 
-    def write(self, tenant_id: Any, cleaned: dict[str, Any]) -> NotificationChannel:
+    def write_into(self, tenant_id: UUID, cleaned: dict[str, Any]) -> NotificationChannel:
         """Create or change it."""
         actor = actor_of(self.request)
-        if self.instance._state.adding:  # noqa: SLF001 - documented at Model._state
-            common = {"kind": cleaned["kind"], "target": cleaned["target"], "events": cleaned["events"]}
-            return notifications.create_channel(tenant_id=tenant_id, actor=actor, **common)
+        if self.is_new:
+            return notifications.create_channel(
+                tenant_id=tenant_id,
+                kind=cleaned["kind"],
+                target=cleaned["target"],
+                events=cleaned["events"],
+                actor=actor,
+                channel_id=cleaned["request_key"],
+            )
         return notifications.update_channel(
             tenant_id=tenant_id,
             channel_id=self.instance.id,
@@ -124,7 +118,7 @@ class ApiKeyForm(TenantOwnedForm):
         model = ApiKey
         fields = ("tenant", "name", "role", "expires_at")
 
-    def write(self, tenant_id: Any, cleaned: dict[str, Any]) -> ApiKey:
+    def write_into(self, tenant_id: UUID, cleaned: dict[str, Any]) -> ApiKey:
         """Create it."""
         key, self.text = api_keys.create_key(
             tenant_id=tenant_id,
@@ -132,37 +126,48 @@ class ApiKeyForm(TenantOwnedForm):
             role=Role(cleaned["role"]),
             expires_at=cleaned["expires_at"],
             actor=actor_of(self.request),
+            key_id=cleaned["request_key"],
         )
         return key
 
 
-class TenantOwnedAdmin(TenantScopedAdmin):
+class TenantOwnedAdmin(ServiceAdmin):
     """What administrators of the tenant may add."""
-
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
-        """The form, which needs to know who asks."""
-        form = super().get_form(request, obj, change=change, **kwargs)
-        return type(form.__name__, (form,), {"request": request})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Whoever may write in any tenant."""
         return may_write(request.user)
 
-    def get_actions(self, request: HttpRequest) -> Any:
-        """Without the stock deletion, which goes past the services."""
-        actions = super().get_actions(request)
-        actions.pop("delete_selected", None)
-        return actions
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """The tenant, which a link may name, and nothing else."""
+        chosen = queries.parse_uuid(request.GET.get("tenant", ""))
+        return {} if chosen is None else {"tenant": chosen}
 
-    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:  # noqa: FBT001
-        """The row that the form has written."""
-        return form.instance
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """The form, unless it has made its row already."""
+        made = queries.parse_uuid(request.POST.get("request_key", "")) if object_id is None else None
+        if made is not None and self.get_queryset(request).filter(id=made).exists():
+            noun = self.opts.verbose_name
+            messages.warning(request, f"The {noun} was made when the form was sent first. A secret is shown only once.")
+            return self.back_to_list()
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
-        """Nothing is left to do."""
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:  # noqa: FBT001
-        """Nothing belongs to it."""
+    def show_once(self, request: HttpRequest, *, title: str, advice: str, secret: str) -> TemplateResponse:
+        """A secret in the very answer to the form that made it, which no other page has."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "advice": advice,
+            "secret": secret,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/schedules/shown_once.html", context)
 
 
 @admin.register(NotificationChannel)
@@ -171,15 +176,19 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
 
     form = ChannelForm
     empty_hint = "A channel tells you by e-mail or webhook of failures, recoveries, pauses and missed slots."
-    list_display = ("target", "kind", "tenant", "told_of", "is_active", "created_at")
+    list_display = ("target", "kind", "tenant", "told_of", "is_active", display.moment_column("created_at"))
     list_filter = ("kind", "is_active")
     list_select_related = ("tenant",)
     search_fields = ("target",)
-    fields = ("tenant", "kind", "target", "events", "is_active")
+
+    def get_fields(self, request: HttpRequest, obj: NotificationChannel | None = None) -> Any:
+        """A new one is active."""
+        asked = ("tenant", "kind", "target", "events")
+        return (*asked, "request_key") if obj is None else (*asked, "is_active")
 
     def get_readonly_fields(self, request: HttpRequest, obj: NotificationChannel | None = None) -> Any:
         """A channel stays with its tenant and what it is."""
-        return () if obj is None else ("tenant",)
+        return () if obj is None else ("tenant", "kind")
 
     def has_change_permission(self, request: HttpRequest, obj: NotificationChannel | None = None) -> bool:
         """Whoever may write in the channel's tenant."""
@@ -189,10 +198,18 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
         """Whoever may write in the channel's tenant."""
         return self.has_change_permission(request, obj)
 
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
+    def response_add(
+        self, request: HttpRequest, obj: NotificationChannel, post_url_continue: str | None = None
+    ) -> HttpResponse:
         """Show a webhook's secret, this once."""
-        if not change and obj.secret:
-            messages.warning(request, f"The webhook's signing secret, shown this once: {obj.secret}")
+        if not obj.secret:
+            return super().response_add(request, obj, post_url_continue)
+        return self.show_once(
+            request,
+            title=f"The signing secret of {obj.target}",
+            advice="Each message to the webhook is signed with it; whoever receives them checks that by it.",
+            secret=obj.secret,
+        )
 
     def delete_model(self, request: HttpRequest, obj: NotificationChannel) -> None:
         """Delete through the service."""
@@ -208,24 +225,17 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
 class NotificationAdmin(TenantScopedAdmin):
     """Messages and whether they have arrived."""
 
-    list_display = ("created", "event", "channel", "attempts", "delivered", "next_attempt", "last_error")
+    list_display = (
+        display.moment_column("created_at"),
+        "event",
+        "channel",
+        "attempts",
+        display.moment_column("delivered_at"),
+        display.moment_column("next_attempt_at"),
+        "last_error",
+    )
     list_filter = ("event",)
     list_select_related = ("channel",)
-
-    @admin.display(description="created", ordering="created_at")
-    def created(self, notification: Notification) -> str:
-        """When there was something to tell."""
-        return display.moment(notification.created_at)
-
-    @admin.display(description="delivered", ordering="delivered_at")
-    def delivered(self, notification: Notification) -> str:
-        """When it arrived."""
-        return display.moment(notification.delivered_at)
-
-    @admin.display(description="next attempt", ordering="next_attempt_at")
-    def next_attempt(self, notification: Notification) -> str:
-        """When it is tried again."""
-        return display.moment(notification.next_attempt_at)
 
 
 @admin.register(ApiKey)
@@ -235,29 +245,71 @@ class ApiKeyAdmin(TenantOwnedAdmin):
     form = ApiKeyForm
     empty_hint = "A key lets your own tools keep schedules through the admin API."
     list_filter = (TenantFilter, "role")
-    list_display = ("name", "tenant", "role", "prefix", "last_used_at", "expires_at", "revoked_at")
+    list_display = (
+        "name",
+        "tenant",
+        "role",
+        "prefix",
+        *(display.moment_column(member) for member in ("last_used_at", "expires_at", "revoked_at")),
+    )
     list_select_related = ("tenant",)
     actions = ("revoke",)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         """What is asked for, or all that is known."""
         asked = ("tenant", "name", "role", "expires_at")
-        return asked if obj is None else (*asked, "prefix", "created_at", "last_used_at", "revoked_at")
+        return (
+            (*asked, "request_key") if obj is None else (*asked, "prefix", "created_at", "last_used_at", "revoked_at")
+        )
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         """Whoever may write in any tenant; which keys is checked for each."""
         return may_write(request.user)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
-        """Show the key, this once."""
-        messages.warning(request, f"The key, shown this once: {form.text}")
+        """Hand the text on to the answer."""
+        obj.text = form.text
 
-    @admin.action(description="Revoke", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, rows: QuerySet[ApiKey]) -> None:
-        """End each at once."""
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Show the key, this once."""
+        advice = "Send it as Authorization: Api-Key, a space, and the key."
+        return self.show_once(request, title=f"The API key {obj.name}", advice=advice, secret=obj.text)
+
+    @admin.action(description="Revoke…", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, rows: QuerySet[ApiKey]) -> TemplateResponse | None:
+        """End each at once, after a question."""
+        keys = []
         for key in rows:
             if not may_write(request.user, tenant_id=key.tenant_id):
                 messages.error(request, f"{key}: you may not change this tenant's keys")
-                continue
-            api_keys.revoke_key(tenant_id=key.tenant_id, key_id=key.id, actor=actor_of(request))
-            messages.success(request, f"{key} is revoked")
+            elif key.revoked_at is not None:
+                messages.info(request, f"{key} was revoked before")
+            else:
+                keys.append(key)
+        if keys and "confirmed" not in request.POST:
+            return self._ask(request, keys)
+        for key in keys:
+            try:
+                api_keys.revoke_key(tenant_id=key.tenant_id, key_id=key.id, actor=actor_of(request))
+            except SchedulingError as error:
+                messages.error(request, f"{key}: {error.message}")
+            else:
+                messages.success(request, f"{key} is revoked")
+        return None
+
+    def _ask(self, request: HttpRequest, keys: list[ApiKey]) -> TemplateResponse:
+        question = confirm.Question(
+            f"Revoke {len(keys)} API key{'' if len(keys) == 1 else 's'}?",
+            (
+                "Whatever uses it is refused from the next request on.",
+                "This cannot be undone. Another key has another text, which has to be given to whatever uses this one.",
+            ),
+            "Revoke",
+            is_destructive=True,
+        )
+        asked = confirm.ask(
+            self, request, question, back=display.address("apikey_changelist"), hidden={"action": "revoke"}
+        )
+        asked.template_name = "admin/schedules/revoke_keys.html"
+        asked.context_data = {**(asked.context_data or {}), "keys": keys}
+        return asked

@@ -81,6 +81,7 @@ def test_every_page_of_an_operator(stage, visit, made, narrow):
         "/admin/load/",
         "/admin/auth/user/",
         "/admin/auth/user/add/",
+        *people(stage),
         *lists,
     ):
         visitor.open(address).note()
@@ -89,6 +90,45 @@ def test_every_page_of_an_operator(stage, visit, made, narrow):
     assert re.search("acme.scheduler-demo, Acme|borealis.scheduler-demo, Borealis", visitor.text)
     visitor.open("/admin/operations/")
     assert "Nightly clean-up" in visitor.text
+
+
+def people(stage):
+    """The pages of a user and of a membership."""
+    ((user,),) = stage.execute("SELECT id FROM auth_user WHERE username = 'vera'")
+    ((membership,),) = stage.execute("SELECT id FROM schedules_tenantmembership WHERE user_id = %s", [user])
+    return [
+        f"/admin/auth/user/{user}/change/",
+        f"/admin/auth/user/{user}/delete/",
+        f"/admin/schedules/tenantmembership/add/?user={user}",
+        f"/admin/schedules/tenantmembership/{membership}/change/",
+        f"/admin/schedules/tenantmembership/{membership}/delete/",
+    ]
+
+
+def test_an_api_key_is_shown_in_the_answer_and_nowhere_else(stage, visit):
+    visitor = visit("anna", "/admin/schedules/apikey/add/")
+    page = visitor.page
+    page.get_by_label("Name:", exact=True).fill("For the backup")
+    page.get_by_role("button", name="Save").click()
+    secret = page.locator("#secret")
+    secret.wait_for()
+    visitor.look()
+    text = secret.inner_text()
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name=re.compile("Copied|Selected")).wait_for()
+    assert not any(text in cookie["value"] for cookie in page.context.cookies())
+    page.reload()
+    page.get_by_text("was made when the form was sent first").wait_for()
+    assert text not in visitor.text
+    assert stage.execute("SELECT count(*) FROM schedules_apikey WHERE name = 'For the backup'") == [(1,)]
+
+    page.get_by_role("row", name=re.compile("For the backup")).get_by_role("checkbox").check()
+    page.get_by_label("Action:").select_option("revoke")
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("button", name="Revoke").wait_for()
+    visitor.look()
+    page.get_by_role("button", name="Revoke").click()
+    page.get_by_text("is revoked").wait_for()
 
 
 def test_a_page_that_is_not_there_and_one_that_is_not_theirs_look_the_same(stage, visit, made):

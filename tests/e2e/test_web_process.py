@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 
+import httpx
 import pytest
 
 from scheduler_project import embedded
@@ -109,3 +110,21 @@ def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(wo
     began = time.monotonic()
     assert process.stop(seconds=15) == 0
     assert time.monotonic() - began < 15
+
+
+def test_the_admin_says_so_while_the_database_is_away(start_web):
+    nowhere = f"postgresql://nobody@127.0.0.1:{embedded.free_port()}/nothing"
+    _, port = start_web(DATABASE_URL=nowhere, DJANGO_HTTPS="false")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        login = client.get("/admin/login/")
+        assert login.status_code == 200
+        form = {"username": "olga", "password": "x", "csrfmiddlewaretoken": client.cookies["csrftoken"]}
+        sent = client.post("/admin/login/", data=form)
+        client.cookies.set("sessionid", "a" * 32)
+        opened = client.get("/admin/schedules/schedule/")
+
+    for answer in (sent, opened):
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        assert "The database does not answer" in answer.text
+        assert "127.0.0.1" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]

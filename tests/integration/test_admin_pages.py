@@ -2,20 +2,26 @@
 
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
+from schedules import api_keys, notifications
 from schedules.models import (
     ApiEndpoint,
     ApiKey,
     AuditEvent,
     NotificationChannel,
+    Role,
     Schedule,
     ScheduleRun,
 )
 from tests.support.people import page
+from tests.support.waiting import eventually
+from tests.support.world import ACTOR
 
 MODELS = (
     "tenant",
@@ -277,32 +283,93 @@ def test_a_channel_is_made_in_the_browser_and_its_secret_shown_once(administrato
     foreign = administrator.post(address, data | {"tenant": other_world.tenant_id, "target": "https://example.com/"})
     assert "tenant" in errors_of(foreign)
     assert viewer.post(address, data | {"target": "https://example.com/"}).status_code == 403
-    made = administrator.post(address, data | {"target": "https://example.com/"}, follow=True)
+    once = data | {"target": "https://example.com/", "request_key": request_key(administrator.get(address))}
+    made = administrator.post(address, once)
+    again = administrator.post(address, once, follow=True)
 
     channel = NotificationChannel.objects.get(tenant_id=world.tenant_id)
     assert channel.secret in made.content.decode()
-    assert channel.secret not in page(administrator, "notificationchannel_change", channel.id).content.decode()
+    assert "shown only once" in again.content.decode()
+    assert channel.secret not in again.content.decode() + str(administrator.cookies)
+    shown = page(administrator, "notificationchannel_change", channel.id).content.decode()
+    assert channel.secret not in shown
+    # It stays what it is, and that is not asked for.
+    assert 'name="kind"' not in shown
     administrator.post(
         reverse("admin:schedules_notificationchannel_change", args=[channel.id]),
-        data | {"target": "https://example.org/", "events": ["missed"]},
+        data | {"target": "https://example.org/", "events": ["missed"], "kind": "email"},
     )
     channel.refresh_from_db()
-    assert (channel.target, channel.events) == ("https://example.org/", ["missed"])
+    assert (channel.target, channel.events, channel.kind) == ("https://example.org/", ["missed"], "webhook")
 
 
 def test_an_api_key_is_made_in_the_browser_shown_once_and_revoked(administrator, world):
+    address = reverse("admin:schedules_apikey_add")
     data = {"tenant": world.tenant_id, "name": "Backup", "role": "viewer", "expires_at_0": "", "expires_at_1": ""}
-    made = administrator.post(reverse("admin:schedules_apikey_add"), data, follow=True)
-    key = ApiKey.objects.get(tenant_id=world.tenant_id, name="Backup")
+    data["request_key"] = request_key(administrator.get(address))
+    made = administrator.post(address, data)
     text = re.search(r"esk_\w[\w-]+", made.content.decode()).group()
+    again = administrator.post(address, data, follow=True)
+    key = ApiKey.objects.get(tenant_id=world.tenant_id, name="Backup")
 
     assert world.api("GET", "schedules", key=text, expect=200)
-    assert text not in page(administrator, "apikey_change", key.id).content.decode()
-    administrator.post(
-        reverse("admin:schedules_apikey_changelist"), {"action": "revoke", "_selected_action": [str(key.id)]}
-    )
+    assert "shown only once" in again.content.decode()
+    for answer in (again, page(administrator, "apikey_change", key.id), page(administrator, "apikey_changelist")):
+        assert text not in answer.content.decode()
+    assert text not in str(administrator.cookies)
+
+    chosen = {"action": "revoke", "_selected_action": [str(key.id)]}
+    asked = administrator.post(reverse("admin:schedules_apikey_changelist"), chosen)
+    assert "cannot be undone" in asked.content.decode()
+    assert world.api("GET", "schedules", key=text, expect=200)
+    administrator.post(reverse("admin:schedules_apikey_changelist"), chosen | {"confirmed": "yes"})
 
     world.api("GET", "schedules", key=text, expect=401)
+    assert page(administrator, "apikey_changelist").content.decode().count("<time ") == 2
+    assert re.search(r"\d\d:\d\d:\d\d UTC", page(administrator, "apikey_change", key.id).content.decode())
+
+
+def test_a_link_to_a_form_names_the_tenant_and_nothing_else(administrator, world):
+    given = {"tenant": str(world.tenant_id), "role": "x", "expires_at": "\x00"}
+    form = page(administrator, "apikey_add", **given).context["adminform"].form
+    assert form.initial == {"tenant": world.tenant_id}
+    assert page(administrator, "notificationchannel_add", tenant="\x00").status_code == 200
+
+
+def request_key(shown):
+    return re.search(r'name="request_key" value="([^"]+)"', shown.content.decode()).group(1)
+
+
+@pytest.mark.parametrize("model", ["apikey", "notificationchannel"])
+def test_what_is_gone_when_the_question_is_answered_is_told(administrator, world, model):
+    """Somebody deletes the row while the request is under way: the service waits for them and then finds nothing."""
+    if model == "apikey":
+        row, _ = api_keys.create_key(tenant_id=world.tenant_id, name="Going", role=Role.VIEWER, actor=ACTOR)
+        address = reverse("admin:schedules_apikey_changelist")
+        data = {"action": "revoke", "_selected_action": [str(row.id)], "confirmed": "yes"}
+    else:
+        target = {"kind": "email", "target": "a@example.com", "events": ["missed"]}
+        row = notifications.create_channel(tenant_id=world.tenant_id, actor=ACTOR, **target)
+        address, data = reverse("admin:schedules_notificationchannel_delete", args=[row.id]), {"post": "yes"}
+
+    def ask():
+        try:
+            return administrator.post(address, data, follow=True)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            type(row).objects.filter(id=row.id).delete()
+            answer = threads.submit(ask)
+            eventually(somebody_waits_for_this_transaction)
+        assert "not found" in answer.result(30).content.decode()
+
+
+def somebody_waits_for_this_transaction():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid")
+        return cursor.fetchone() is not None
 
 
 def test_runs_are_stopped_and_repeated_in_the_browser(administrator, viewer, world, worker):

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from axes.models import AccessAttempt
+from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -82,6 +84,20 @@ def test_runs_are_kept_as_long_as_the_tenant_says_and_their_counts_longer(world,
     assert left(world) == [("failed", days) for days in (1, 29, 31, 89)] + [("succeeded", days) for days in (1, 29)]
     assert left(other_world) == [("failed", 1)] + [("succeeded", days) for days in (1, 29, 31, 89, 91)]
     assert retention.purge() == 0
+
+
+def test_sessions_that_are_over_and_yesterdays_wrong_passwords_are_not_kept(database):
+    for name, moment in (("past", NOW - timedelta(days=1, minutes=5)), ("present", NOW + timedelta(hours=1))):
+        Session.objects.create(session_key=f"{name}-{uuid.uuid4()}"[:40], session_data="x", expire_date=moment)
+        attempt = AccessAttempt.objects.create(username=name, failures_since_start=1, user_agent=str(uuid.uuid4()))
+        AccessAttempt.objects.filter(id=attempt.id).update(attempt_time=moment)
+
+    retention.purge()
+
+    assert not Session.objects.filter(session_key__startswith="past-").exists()
+    assert Session.objects.filter(session_key__startswith="present-").exists()
+    assert not AccessAttempt.objects.filter(username="past").exists()
+    assert AccessAttempt.objects.filter(username="present").exists()
 
 
 def test_the_numbers_of_a_schedule_an_install_and_a_tenant(world):

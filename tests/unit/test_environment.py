@@ -29,6 +29,8 @@ def test_good_settings_pass():
         ("DJANGO_SECRET_KEY", None),
         ("DJANGO_SECRET_KEY", "short"),
         ("DJANGO_DEBUG", "perhaps"),
+        ("DJANGO_TRUSTED_PROXIES", "-1"),
+        ("DJANGO_TRUSTED_PROXIES", "all"),
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "postgresql://localhost/"),
         ("DATABASE_URL", "nonsense"),

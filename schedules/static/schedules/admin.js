@@ -244,7 +244,7 @@
         item.setAttribute("role", "option");
         item.setAttribute("aria-disabled", "true");
         item.setAttribute("aria-selected", "false");
-        item.textContent = "No endpoint fits";
+        item.textContent = "Nothing fits";
         list.append(item);
       }
       active = -1;
