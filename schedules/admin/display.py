@@ -38,6 +38,16 @@ def badge(text: str, tone: str, *, title: str = "") -> SafeString:
     return format_html('<span class="badge {}" title="{}">{}</span>', tone, title, text)
 
 
+def shown_once(about: str, secret: str) -> SafeString:
+    """A message with a secret that no page shows again, and a button to copy it."""
+    return format_html(
+        '{}: <code id="shown-once" class="breaks">{}</code> '
+        '<button type="button" class="btn small" data-copy="shown-once">Copy</button>',
+        about,
+        secret,
+    )
+
+
 def status_badge(status: str) -> SafeString | str:
     """The state of a run."""
     return badge(status_words(status), STATUS_TONES[status]) if status else NOTHING

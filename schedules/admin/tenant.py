@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from schedules import api_keys, notifications
+from schedules.admin import display
 from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.errors import SchedulingError
 from schedules.models import (
@@ -191,7 +192,7 @@ class NotificationChannelAdmin(TenantOwnedAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
         """Show a webhook's secret, this once."""
         if not change and obj.secret:
-            messages.warning(request, f"The webhook's signing secret, shown this once: {obj.secret}")
+            messages.warning(request, display.shown_once("The webhook's signing secret, shown this once", obj.secret))
 
     def delete_model(self, request: HttpRequest, obj: NotificationChannel) -> None:
         """Delete through the service."""
@@ -234,7 +235,7 @@ class ApiKeyAdmin(TenantOwnedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
         """Show the key, this once."""
-        messages.warning(request, f"The key, shown this once: {form.text}")
+        messages.warning(request, display.shown_once("The key, shown this once", form.text))
 
     @admin.action(description="Revoke", permissions=["revoke"])
     def revoke(self, request: HttpRequest, rows: QuerySet[ApiKey]) -> None:
