@@ -225,7 +225,10 @@ def _step(
 
 
 def _suggest(schedule: Scheduled, endpoints: Sequence[Endpoint]) -> tuple[Suggestion, ...]:
-    """What may be meant instead: for each ground, the best first, the endpoint with the most similar path."""
+    """What may be meant instead: for each ground, the best first, one endpoint.
+
+    One with the same method goes first, then one with the most similar path.
+    """
     usable = [endpoint for endpoint in endpoints if not endpoint.unschedulable_reason]
     likeness = {endpoint.id: difflib.SequenceMatcher(None, schedule.path, endpoint.path).ratio() for endpoint in usable}
     # One program behind all endpoints, as most extensions have, says nothing about any of them.
@@ -239,7 +242,7 @@ def _suggest(schedule: Scheduled, endpoints: Sequence[Endpoint]) -> tuple[Sugges
     for ground, candidates in grounds.items():
         left = [endpoint for endpoint in candidates if endpoint.id not in found]
         if left:
-            best = min(left, key=lambda endpoint: (-likeness[endpoint.id], str(endpoint)))
+            best = min(left, key=lambda one: (one.method != schedule.method, -likeness[one.id], str(one)))
             found[best.id] = Suggestion(best, ground)
     return tuple(found.values())
 

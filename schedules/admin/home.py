@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest
 
@@ -11,6 +12,8 @@ from schedules import overview
 from schedules.admin import charts, display, kill_switch_pages
 from schedules.admin.base import is_member, is_superuser, may_write, visible_tenants
 from schedules.models import ExtensionInstall, RunStatus
+
+DUE_SHOWN: Final = 10
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
@@ -27,10 +30,14 @@ def context(request: HttpRequest) -> dict[str, Any]:
     succeeded = totals.get(RunStatus.SUCCEEDED, 0)
     failed = sum(totals.get(status, 0) for status in overview.FAILED)
     installs = ExtensionInstall.objects.all()
+    # All that are known, so that the page can say how many it leaves out.
+    due = overview.due_within_the_hour(tenants, now=now, shown=sys.maxsize)
     return {
         "stopped": kill_switch_pages.notices(request, kill_switch_pages.over_installs(tenants)),
         "concerns": overview.concerns(tenants, now=now),
-        "due": overview.due_within_the_hour(tenants, now=now),
+        "due": due[:DUE_SHOWN],
+        "due_left": max(len(due) - DUE_SHOWN, 0),
+        "is_due_cut": len({schedule.id for _, schedule in due}) >= overview.MAX_CANDIDATES,
         "chart": charts.hours_chart(counts, end=now),
         "success_rate": display.percentage(succeeded, succeeded + failed),
         "succeeded": succeeded,

@@ -93,7 +93,7 @@ class ExtensionInstallAdmin(TenantScopedAdmin):
             raise Http404
         page = display.address("extensioninstall_change", install.id)
         if request.method != "POST" or "confirmed" not in request.POST:
-            return confirm.ask(self, request, _question(install, do), back=page)
+            return confirm.ask(self, request, _question(install, do), back=page, subject=install.extension)
         try:
             said = _ACTS[do](install, request)
         except SchedulingError as error:

@@ -57,8 +57,16 @@ def readable(payload: Any) -> str:
     return "" if payload is None else json.dumps(payload, indent=2, ensure_ascii=False)
 
 
-def curl_of(run: ScheduleRun) -> str:
-    """The last attempt's request as a curl command; an empty text where nothing was called.
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The last attempt's request: as a curl command, and what the runner recognised it by."""
+
+    command: str
+    idempotency_key: str
+
+
+def last_call(run: ScheduleRun) -> LastCall | None:
+    """The request of the last attempt; None where nothing was called.
 
     Built by the code that calls the runner. The values of the configuration and the secret envelope are left out, and
     so is the runner's address, which is the platform's.
@@ -67,33 +75,33 @@ def curl_of(run: ScheduleRun) -> str:
         ExtensionInstall.objects.filter(tenant_id=run.tenant_id, id=run.install_id).defer("secret_envelope").first()
     )
     if install is None or run.version_id is None or not run.endpoint_path:
-        return ""
-    call = runner.build_call(
-        runner.Invocation(
-            invocation_id=run.id,
-            tenant_id=run.tenant_id,
-            registry_id=install.extension_id,
-            install_id=run.install_id,
-            version_id=run.version_id,
-            content_hash=run.content_hash,
-            config=dict.fromkeys(sorted(install.config), LEFT_OUT),
-            granted_caps=install.granted_caps,
-            secret_envelope=None,
-            method=run.endpoint_method,
-            path=run.endpoint_path,
-            payload=run.payload,
-            trigger=run.trigger,
-            schedule_id=run.schedule_id,
-            scheduled_for=run.slot,
-            attempt=max(run.attempts, 1),
-            # As many as there were before this attempt: a failed answer to it counts for the next one.
-            failed_envelopes=sum(_was_refused(attempt) for attempt in read_attempts(run)[: max(run.attempts - 1, 0)]),
-            timeout_ms=settings.EXT_GATEWAY_TIMEOUT_MS,
-        )
+        return None
+    invocation = runner.Invocation(
+        invocation_id=run.id,
+        tenant_id=run.tenant_id,
+        registry_id=install.extension_id,
+        install_id=run.install_id,
+        version_id=run.version_id,
+        content_hash=run.content_hash,
+        config=dict.fromkeys(sorted(install.config), LEFT_OUT),
+        granted_caps=install.granted_caps,
+        secret_envelope=None,
+        method=run.endpoint_method,
+        path=run.endpoint_path,
+        payload=run.payload,
+        trigger=run.trigger,
+        schedule_id=run.schedule_id,
+        scheduled_for=run.slot,
+        attempt=max(run.attempts, 1),
+        # As many as there were before this attempt: a failed answer to it counts for the next one.
+        failed_envelopes=sum(_was_refused(attempt) for attempt in read_attempts(run)[: max(run.attempts - 1, 0)]),
+        timeout_ms=settings.EXT_GATEWAY_TIMEOUT_MS,
     )
+    call = runner.build_call(invocation)
     headers = "".join(f" \\\n  --header {shlex.quote(f'{name}: {value}')}" for name, value in call.headers.items())
     body = shlex.quote(call.body.decode())
-    return f'curl --request POST "$RUNNER_BASE_URL{runner.EXECUTE_PATH}"{headers} \\\n  --data-raw {body}'
+    command = f'curl --request POST "$RUNNER_BASE_URL{runner.EXECUTE_PATH}"{headers} \\\n  --data-raw {body}'
+    return LastCall(command, invocation.idempotency_key)
 
 
 def _was_refused(attempt: Attempt) -> bool:

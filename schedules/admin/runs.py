@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
@@ -17,7 +17,7 @@ from django.urls.resolvers import URLPattern
 from django.utils.html import format_html
 
 from schedules import queries, runs, temporal
-from schedules.admin import confirm, display, run_page
+from schedules.admin import confirm, display, once, run_page, schedule_page
 from schedules.admin.base import (
     ScopedList,
     TenantFilter,
@@ -88,6 +88,11 @@ def _attach_schedules(rows: Any) -> None:
     }
     for run in rows:
         run.listed_schedule = named.get((run.tenant_id, run.schedule_id))
+
+
+def _schedule_of(run: ScheduleRun) -> Schedule | None:
+    rows = Schedule.objects.select_related("install").defer("install__config", "install__secret_envelope")
+    return rows.filter(tenant_id=run.tenant_id, id=run.schedule_id).first()
 
 
 @admin.register(ScheduleRun)
@@ -173,9 +178,11 @@ class ScheduleRunAdmin(TenantScopedAdmin):
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         run = self._run(request, object_id)
-        schedule = Schedule.objects.filter(tenant_id=run.tenant_id, id=run.schedule_id).first()
+        schedule = _schedule_of(run)
         writes = may_write(request.user, tenant_id=run.tenant_id)
         is_over = run.status not in UNFINISHED_STATUSES
+        call = run_page.last_call(run)
+        may_replay = writes and is_over and schedule is not None
         context = {
             **self.admin_site.each_context(request),
             "title": f"Run {display.short_id(run.id)}",
@@ -184,8 +191,11 @@ class ScheduleRunAdmin(TenantScopedAdmin):
             "attempts": run_page.read_attempts(run),
             "is_live": not is_over,
             "may_cancel": writes and not is_over and run.cancel_requested_at is None,
-            "may_replay": writes and is_over and schedule is not None,
-            "curl": run_page.curl_of(run),
+            "may_replay": may_replay,
+            "refusal": schedule_page.refusal_of(schedule) if may_replay and schedule else "",
+            "request_key": uuid4(),
+            "curl": call.command if call else "",
+            "idempotency_key": call.idempotency_key if call else "",
             "workflow_url": temporal.workflow_url(run.workflow_id),
             "payload": run_page.readable(run.payload),
             "opts": self.opts,
@@ -194,28 +204,36 @@ class ScheduleRunAdmin(TenantScopedAdmin):
 
     def act_view(self, request: HttpRequest, run_id: Any) -> HttpResponse:
         """Stop the run, or run it again."""
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
         run = self._run(request, str(run_id))
+        page = display.address("schedulerun_change", run.id)
+        if request.method != "POST":
+            # Whoever had to sign in on the way comes back by GET.
+            return HttpResponseRedirect(page)
         if not may_write(request.user, tenant_id=run.tenant_id):
             raise PermissionDenied
+        do = request.POST.get("do")
+        if do == "cancel" and run.status in UNFINISHED_STATUSES and "confirmed" not in request.POST:
+            is_running = run.status == RunStatus.RUNNING
+            question = confirm.cancel_runs(running=int(is_running), waiting=int(not is_running))
+            subject = f"Run {display.short_id(run.id)}"
+            return confirm.ask(self, request, question, back=page, subject=subject, hidden={"do": "cancel"})
         ids: dict[str, Any] = {
             "tenant_id": run.tenant_id,
             "install_id": run.install_id,
             "run_id": run.id,
             "actor": actor_of(request),
         }
-        shown = run.id
         try:
-            if request.POST.get("do") == "cancel":
+            if do == "cancel":
                 runs.cancel_run(**ids)
                 messages.success(request, "The run was asked to stop")
-            elif request.POST.get("do") == "replay":
-                shown = runs.replay_run(**ids).id
+            elif do == "replay":
+                again = runs.replay_run(**ids, idempotency_key=once.key_of(request))
+                page = display.address("schedulerun_change", again.id)
                 messages.success(request, "This is the new run")
         except SchedulingError as error:
             messages.error(request, error.message)
-        return HttpResponseRedirect(display.address("schedulerun_change", shown))
+        return HttpResponseRedirect(page)
 
     def _run(self, request: HttpRequest, object_id: str) -> ScheduleRun:
         run: ScheduleRun | None = self.get_object(request, object_id)

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
+from uuid import uuid4
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
-from schedules import cron, ledger, queries, runs, services
-from schedules.admin import confirm, display
+from schedules import cron, idempotency, ledger, queries, runs, services
+from schedules.admin import confirm, display, once
 from schedules.admin.base import actor_of, may_write
 from schedules.errors import InvalidFields, SchedulingError
-from schedules.models import UNFINISHED_STATUSES, Schedule
+from schedules.models import UNFINISHED_STATUSES, RunStatus, Schedule, ScheduleRun
 
 # So many runs in flight or in line are asked to stop at once; with more, the button is pressed again.
 MAX_CANCELLED: Final = 500
 
 
-def act_view(_model_admin: ModelAdmin[Schedule], request: HttpRequest, schedule: Schedule) -> HttpResponse:
-    """Do what the button says, and go where the result is seen."""
-    if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
-    _require_write(request, schedule)
-    act = _ACTS.get(request.POST.get("do", ""))
+def act_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, schedule: Schedule) -> HttpResponse:
+    """Do what the button says, and go where the result is seen; ask before what cannot be undone."""
     page = display.address("schedule_page", schedule.id)
+    if request.method != "POST":
+        # Whoever had to sign in on the way comes back by GET.
+        return HttpResponseRedirect(page)
+    _require_write(request, schedule)
+    do = request.POST.get("do", "")
+    if do in _QUESTIONS and "confirmed" not in request.POST:
+        question = _QUESTIONS[do](schedule)
+        return confirm.ask(model_admin, request, question, back=page, subject=schedule, hidden={"do": do})
+    act = _ACTS.get(do)
     if act is None:
         messages.error(request, "This is not something that a schedule can be asked to do")
         return HttpResponseRedirect(page)
@@ -42,8 +49,7 @@ def act_view(_model_admin: ModelAdmin[Schedule], request: HttpRequest, schedule:
 
 
 def _run_now(request: HttpRequest, schedule: Schedule) -> str:
-    key = request.POST.get("request_key", "")[:100]
-    run = runs.request_run_now(**_named(request, schedule), idempotency_key=f"admin {key}" if key else None)
+    run = runs.request_run_now(**_named(request, schedule), idempotency_key=once.key_of(request))
     return display.address("schedulerun_change", run.id)
 
 
@@ -53,11 +59,8 @@ def _set_enabled(request: HttpRequest, schedule: Schedule, *, enabled: bool) -> 
 
 
 def _cancel_running(request: HttpRequest, schedule: Schedule) -> None:
-    unfinished = queries.runs_of(tenant_id=schedule.tenant_id, install_id=schedule.install_id).filter(
-        schedule_id=schedule.id, status__in=UNFINISHED_STATUSES
-    )
     count = 0
-    for run_id in list(unfinished.values_list("id", flat=True)[:MAX_CANCELLED]):
+    for run_id in list(_unfinished(schedule).values_list("id", flat=True)[:MAX_CANCELLED]):
         try:
             runs.cancel_run(
                 tenant_id=schedule.tenant_id, install_id=schedule.install_id, run_id=run_id, actor=actor_of(request)
@@ -68,6 +71,17 @@ def _cancel_running(request: HttpRequest, schedule: Schedule) -> None:
     messages.success(request, f"{count} run{'' if count == 1 else 's'} asked to stop")
 
 
+def _unfinished(schedule: Schedule) -> QuerySet[ScheduleRun]:
+    rows = queries.runs_of(tenant_id=schedule.tenant_id, install_id=schedule.install_id)
+    return rows.filter(schedule_id=schedule.id, status__in=UNFINISHED_STATUSES)
+
+
+def _ask_to_cancel(schedule: Schedule) -> confirm.Question:
+    statuses = list(_unfinished(schedule).values_list("status", flat=True)[:MAX_CANCELLED])
+    return confirm.cancel_runs(running=statuses.count(RunStatus.RUNNING), waiting=statuses.count(RunStatus.QUEUED))
+
+
+_QUESTIONS: Final[dict[str, Callable[[Schedule], confirm.Question]]] = {"cancel_running": _ask_to_cancel}
 _ACTS: Final[dict[str, Callable[[HttpRequest, Schedule], str | None]]] = {
     "run_now": _run_now,
     "enable": partial(_set_enabled, enabled=True),
@@ -84,7 +98,7 @@ def lift_hold_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sche
         messages.info(request, "No operator holds this schedule any more")
         return HttpResponseRedirect(page)
     if request.method != "POST" or "confirmed" not in request.POST:
-        return confirm.ask(model_admin, request, confirm.LIFT_HOLD, back=page, schedules=[schedule])
+        return confirm.ask(model_admin, request, confirm.LIFT_HOLD, back=page, subject=schedule, schedules=[schedule])
     services.lift_hold(**_named(request, schedule))
     messages.success(request, "The hold is lifted, slots run again from now on")
     return HttpResponseRedirect(page)
@@ -96,7 +110,9 @@ def delete_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, schedul
     if request.method != "POST" or "post" not in request.POST:
         page = display.address("schedule_page", schedule.id)
         hidden = {"post": "yes"}
-        return confirm.ask(model_admin, request, confirm.DELETE, back=page, schedules=[schedule], hidden=hidden)
+        return confirm.ask(
+            model_admin, request, confirm.DELETE, back=page, subject=schedule, schedules=[schedule], hidden=hidden
+        )
     services.delete_schedule(**_named(request, schedule))
     messages.success(request, f"{schedule} was deleted; its runs are kept")
     return HttpResponseRedirect(display.address("schedule_changelist"))
@@ -129,18 +145,25 @@ def backfill_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sched
         "title": f"Backfill {schedule}",
         "schedule": schedule,
         "form": form,
+        "request_key": uuid4(),
         "opts": model_admin.opts,
     }
     if request.method == "POST" and form.is_valid():
         given = form.cleaned_data
         # As typed, on the zone's clock; the form itself reads it as UTC, which is the project's zone.
         span = {name: given[name].replace(tzinfo=zone) for name in ("start", "end")}
+        wanted = {**span, "one_at_a_time": given["one_at_a_time"]}
+        ids: dict[str, Any] = {
+            "tenant_id": schedule.tenant_id,
+            "install_id": schedule.install_id,
+            "schedule_id": schedule.id,
+        }
         try:
-            if "confirmed" in request.POST:
-                return _backfill(request, schedule, span, one_at_a_time=given["one_at_a_time"])
-            context["plan"] = runs.plan_backfill(
-                tenant_id=schedule.tenant_id, install_id=schedule.install_id, schedule_id=schedule.id, **span
-            )
+            plan = runs.plan_backfill(**ids, **span)
+            previewed = _digest_of(plan, wanted)
+            if "confirmed" in request.POST and request.POST.get("previewed") == previewed:
+                return _backfill(request, schedule, wanted, previewed=previewed)
+            context |= {"plan": plan, "previewed": previewed, "is_changed": "confirmed" in request.POST}
         except InvalidFields as error:
             for name, message in error.fields.items():
                 form.add_error(name if name in form.fields else None, message)
@@ -149,9 +172,27 @@ def backfill_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sched
     return TemplateResponse(request, "admin/schedules/backfill.html", context)
 
 
-def _backfill(request: HttpRequest, schedule: Schedule, span: dict[str, Any], *, one_at_a_time: bool) -> HttpResponse:
-    queued = runs.request_backfill(**_named(request, schedule), **span, one_at_a_time=one_at_a_time)
-    messages.success(request, f"{len(queued)} runs queued; this page shows how they get on")
+def _digest_of(plan: runs.BackfillPlan, wanted: Mapping[str, Any]) -> str:
+    """What a preview is recognised by: what was asked for, and what came of it by the schedule of that moment."""
+    content = [{name: str(value) for name, value in wanted.items()}, [slot.isoformat() for slot in plan.slots]]
+    return idempotency.digest_of(content)
+
+
+def _backfill(request: HttpRequest, schedule: Schedule, wanted: Mapping[str, Any], *, previewed: str) -> HttpResponse:
+    """Queue the runs; the same form sent again has queued them already."""
+
+    def work() -> dict[str, Any]:
+        return {"runs": len(runs.request_backfill(**_named(request, schedule), **wanted))}
+
+    done = once.do_once(
+        request,
+        work,
+        tenant_id=schedule.tenant_id,
+        install_id=schedule.install_id,
+        operation=f"admin backfill {schedule.id}",
+        content=previewed,
+    )
+    messages.success(request, f"{done['runs']} runs queued; this page shows how they get on")
     return HttpResponseRedirect(display.address("schedule_page", schedule.id))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from uuid import UUID, uuid4
 
 from django import forms
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
@@ -13,12 +14,16 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 
-from schedules import cron, payloads, policies, queries, services
+from schedules import audit, cron, payloads, policies, queries, services
+from schedules.admin import once, zones
 from schedules.admin.base import may_write, visible_tenants
 from schedules.changes import ScheduleChanges
 from schedules.errors import SchedulingError, StaleRevision
-from schedules.models import ApiEndpoint, ExtensionInstall, Schedule
+from schedules.models import ApiEndpoint, AuditEvent, ExtensionInstall, Schedule
 
+_CREATE: Final = "admin create_schedule"
+# What the trail says of a change that another form would undo.
+_CHANGES: Final = ("schedule.updated", "schedule.paused", "schedule.upgraded")
 SERVICE_MEMBERS: Final = ("name", "cron", "timezone", "enabled", "payload")
 POLICY_FIELDS: Final = (
     ("overlap_policy", "catch_up_policy"),
@@ -123,7 +128,7 @@ def _problem_with_text(text: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ConflictRow:
-    """A member of which there are two versions."""
+    """A field of which there are two versions."""
 
     label: str
     mine: str
@@ -136,6 +141,8 @@ class Conflict:
 
     revision: int
     rows: list[ConflictRow]
+    # Who it was, and when.
+    saved: AuditEvent | None
 
 
 class ScheduleForm(forms.ModelForm[Schedule]):
@@ -155,7 +162,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         label="Time zone",
         required=False,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "list": "zone-names"}),
-        help_text="Type a part of the name, such as Berlin; empty for the tenant's zone.",
+        help_text="A part of the name will do, such as Berlin; empty for the tenant's zone.",
     )
     enabled = forms.BooleanField(required=False, initial=True)
     seen_revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -214,9 +221,31 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         return self.instance._state.adding  # noqa: SLF001 - documented at Model._state
 
     @property
+    def request_key(self) -> UUID:
+        """What a second click on the same page is recognised by."""
+        return uuid4()
+
+    @property
+    def hint(self) -> str:
+        """Why nothing can come of the form as things are; empty where something can."""
+        install = self.fixed_install if self.is_new else self.instance.install
+        if install is None:
+            return ""
+        if not install.is_enabled:
+            what = "created" if self.is_new else "enabled"
+            return f"The extension is disabled. Until it is enabled again, no schedule of it can be {what}."
+        if not ApiEndpoint.objects.filter(version_id=install.version_id, schedulable=True).exists():
+            return "The installed version of the extension declares no endpoint that can be scheduled."
+        return ""
+
+    @property
     def zone_names(self) -> list[str]:
         """What the zone may be."""
         return cron.zone_names()
+
+    def clean_timezone(self) -> str:
+        """The zone's whole name for a part of it."""
+        return zones.complete(self.cleaned_data["timezone"])
 
     def clean(self) -> dict[str, Any]:
         """Try the write and take it back, so that every refusal stands at its field."""
@@ -235,6 +264,8 @@ class ScheduleForm(forms.ModelForm[Schedule]):
                 expected_revisions=self.expected_revisions(),
             )
         except SchedulingError as error:
+            if self.is_new and once.was_done(self.request, **self._creation(install)):
+                return cleaned  # its name is taken by itself
             if isinstance(error, StaleRevision):
                 self.conflict = self._find_conflict()
             for field, message in error.fields.items():
@@ -265,8 +296,25 @@ class ScheduleForm(forms.ModelForm[Schedule]):
         values["timezone"] = values["timezone"] or None
         return cast("ScheduleChanges", values)
 
+    def create(self, install: ExtensionInstall, *, actor: audit.Actor) -> Schedule:
+        """Create the schedule; the same form sent again gives the same one back."""
+        ids: dict[str, Any] = {"tenant_id": install.tenant_id, "install_id": install.id}
+
+        def work() -> dict[str, Any]:
+            return {"id": str(services.create_schedule(**ids, changes=self.changes(), actor=actor).id)}
+
+        made = once.do_once(self.request, work, **self._creation(install))
+        return queries.find_schedule(**ids, schedule_id=UUID(made["id"]))
+
+    def _creation(self, install: ExtensionInstall) -> dict[str, Any]:
+        """What tells this creation from others."""
+        changes = self.changes()
+        content = {name: value if name == "payload" else str(value) for name, value in changes.items()}
+        common = {"tenant_id": install.tenant_id, "install_id": install.id}
+        return {**common, "operation": _CREATE, "content": content}
+
     def _find_conflict(self) -> Conflict:
-        """Both versions of every member that the two do not agree on."""
+        """Both versions of every field that the two do not agree on, in the form's words."""
         theirs = queries.find_schedule(
             tenant_id=self.instance.tenant_id, install_id=self.instance.install_id, schedule_id=self.instance.pk
         )
@@ -276,8 +324,10 @@ class ScheduleForm(forms.ModelForm[Schedule]):
             if name == "timezone":
                 mine = mine or self.instance.install.tenant.timezone  # what an empty one is saved as
             label = str(self.fields[name].label or name.replace("_", " ").capitalize())
-            rows.append(ConflictRow(label, _as_text(mine), _as_text(getattr(theirs, name))))
-        return Conflict(theirs.revision, [row for row in rows if row.mine != row.theirs])
+            rows.append(ConflictRow(label, _as_text(name, mine), _as_text(name, getattr(theirs, name))))
+        trail = AuditEvent.objects.filter(tenant_id=theirs.tenant_id, subject_id=theirs.id, action__in=_CHANGES)
+        saved = trail.order_by("-at", "-id").defer("before", "after").first()
+        return Conflict(theirs.revision, [row for row in rows if row.mine != row.theirs], saved)
 
     def _post_clean(self) -> None:
         """Leave the row alone: the service sets and validates it."""
@@ -287,9 +337,11 @@ def _endpoint_text(schedule: Schedule) -> str:
     return f"{schedule.endpoint_method} {schedule.endpoint_path}"
 
 
-def _as_text(value: Any) -> str:
+def _as_text(name: str, value: Any) -> str:
     if value is None or value == "":
         return "\N{EN DASH}"
+    if name in POLICY_CHOICES:
+        return dict(POLICY_CHOICES[name]).get(value, str(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)

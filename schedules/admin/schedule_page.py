@@ -7,17 +7,18 @@ from typing import Any, Final
 from uuid import uuid4
 
 from django.contrib.admin import ModelAdmin
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
 from schedules import cron, kill_switches, policies, preview, queries, services, stats
-from schedules.admin import charts, display, kill_switch_pages, run_table, trail
+from schedules.admin import charts, display, kill_switch_pages, run_table, trail, zones
 from schedules.admin.base import may_write, visible_tenants
 from schedules.admin.schedule_form import POLICY_CHOICES
 from schedules.errors import InvalidFields
-from schedules.models import UNFINISHED_STATUSES, ExtensionInstall, RunStatus, Schedule, ScheduleRun
+from schedules.models import UNFINISHED_STATUSES, ExtensionInstall, KillSwitch, RunStatus, Schedule, ScheduleRun
 
 CHARTED: Final = 100
 SLOTS_SHOWN: Final = 5
@@ -43,15 +44,18 @@ def schedule_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sched
     runs = queries.runs_of(tenant_id=schedule.tenant_id, install_id=schedule.install_id).filter(schedule_id=schedule.id)
     newest = list(runs.defer("payload", "response_text", "attempt_log")[:CHARTED])
     unfinished = _unfinished(schedule)
+    switch = kill_switches.find_over(schedule.install)
+    is_dangling = services.is_dangling(schedule)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": str(schedule),
         "schedule": schedule,
         "install": schedule.install,
         "state": state_badge(schedule),
-        "stopped": kill_switch_pages.notices(request, [kill_switches.find_over(schedule.install)]),
+        "stopped": kill_switch_pages.notices(request, [switch]),
         "may_write": may_write(request.user, tenant_id=schedule.tenant_id),
-        "is_dangling": services.is_dangling(schedule),
+        "is_dangling": is_dangling,
+        "refusal": _refusal(schedule, switch, is_dangling=is_dangling),
         "slots": _next_slots(schedule, now=now),
         "policies": describe_policies(schedule),
         "chart": charts.runs_chart(list(reversed(newest))),
@@ -71,6 +75,20 @@ def schedule_view(model_admin: ModelAdmin[Schedule], request: HttpRequest, sched
     succeeded, failed = counts[RunStatus.SUCCEEDED], sum(counts[status] for status in stats.FAILED_STATUSES)
     context["success_rate"] = display.percentage(succeeded, succeeded + failed)
     return TemplateResponse(request, "admin/schedules/schedule_page.html", context)
+
+
+def refusal_of(schedule: Schedule) -> str:
+    """Why nobody can run it by hand as things are; empty where they can. The row needs its install."""
+    switch = kill_switches.find_over(schedule.install)
+    return _refusal(schedule, switch, is_dangling=services.is_dangling(schedule))
+
+
+def _refusal(schedule: Schedule, switch: KillSwitch | None, *, is_dangling: bool) -> str:
+    if not schedule.install.is_enabled:
+        return "The extension is disabled"
+    if switch is not None:
+        return f"An operator has stopped it: {switch.reason}"
+    return "The installed version does not have its endpoint" if is_dangling else ""
 
 
 def _unfinished(schedule: Schedule) -> dict[str, int]:
@@ -126,18 +144,20 @@ def preview_view(request: HttpRequest) -> HttpResponse:
     install = None if install_id is None else installs.filter(id=install_id).first()
     if install is None:
         raise Http404("Extension not found")
-    context: dict[str, Any] = {"zone": request.GET.get("timezone") or install.tenant.timezone or "UTC"}
+    context: dict[str, Any] = {}
     text = request.GET.get("cron", "").strip()
     if text:
         try:
             context["preview"] = preview.preview(
                 text=text,
-                zone_name=context["zone"],
+                zone_name=zones.complete(request.GET.get("timezone", "")) or install.tenant.timezone or "UTC",
                 after=datetime.now(UTC),
                 longest_run_seconds=_longest_run(request, install),
             )
         except InvalidFields as error:
             context["problems"] = error.fields
+        except ValidationError as error:
+            context["problems"] = {"timezone": error.message}
     return render(request, "admin/schedules/preview.html", context)
 
 

@@ -342,15 +342,17 @@ class ScheduleAdmin(TenantScopedAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001
         """Write through the service."""
         install = obj.install if change else form.cleaned_data["install"]
-        common: dict[str, Any] = {
-            "tenant_id": install.tenant_id,
-            "install_id": install.id,
-            "changes": form.changes(),
-            "actor": actor_of(request),
-        }
         if change:
-            common |= {"schedule_id": obj.id, "expected_revisions": form.expected_revisions()}
-        saved = (services.update_schedule if change else services.create_schedule)(**common)
+            saved = services.update_schedule(
+                tenant_id=install.tenant_id,
+                install_id=install.id,
+                schedule_id=obj.id,
+                changes=form.changes(),
+                expected_revisions=form.expected_revisions(),
+                actor=actor_of(request),
+            )
+        else:
+            saved = form.create(install, actor=actor_of(request))
         obj.__dict__.update(saved.__dict__)
 
     def response_add(self, request: HttpRequest, obj: Schedule, post_url_continue: str | None = None) -> HttpResponse:

@@ -151,7 +151,7 @@ class _Upgrading:
             "undecided": len(undecided),
             "is_changed": is_changed,
             "can_fill": len(plan.blocking) > 1,
-            "has_suggestions": any(step.suggestions for step in plan.blocking),
+            "has_suggestions": any(_likely(step) for step in plan.blocking),
         }
         return TemplateResponse(self.request, "admin/schedules/upgrade_plan.html", context)
 
@@ -217,14 +217,22 @@ def _still_fitting(plan: UpgradePlan, picks: Picks) -> Picks:
 
 
 def _filled(plan: UpgradePlan, picks: Picks, how: str) -> Picks:
-    """The choices, with one for each schedule that has none yet: the first suggestion, or to disable it."""
+    """The choices, with one for each schedule that has none yet: the likely suggestion, or to disable it."""
     filled = dict(picks)
     for step in plan.blocking:
         if how == DISABLE:
             filled.setdefault(step.schedule.id, DISABLE)
-        elif step.suggestions:
-            filled.setdefault(step.schedule.id, str(step.suggestions[0].endpoint))
+        elif fitting := _likely(step):
+            filled.setdefault(step.schedule.id, str(fitting))
     return filled
+
+
+def _likely(step: Step) -> remap.Endpoint | None:
+    """The first suggestion that may be taken without a look: a similar path with another method may do the opposite."""
+    for suggestion in step.suggestions:
+        if suggestion.ground is not remap.Ground.NEAR_PATH or suggestion.endpoint.method == step.schedule.method:
+            return suggestion.endpoint
+    return None
 
 
 def _groups(plan: UpgradePlan, picks: Picks, undecided: Collection[UUID]) -> list[Group]:

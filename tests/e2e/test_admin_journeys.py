@@ -107,6 +107,10 @@ def test_two_who_edit_at_once_see_both_versions(stage, visit):
         "0 5 * * *",
     ]
     arno.look()
+    # Enter asks once more, and does not save over anything.
+    with arno.page.expect_navigation():
+        arno.page.get_by_label("Cron:").press("Enter")
+    arno.page.get_by_text("Saved by anna").wait_for()
     assert stage.row(schedule_id, "cron") == "0 5 * * *"
 
     arno.page.get_by_role("button", name="Save mine over it").click()
@@ -236,8 +240,11 @@ def test_a_past_range_is_run_once_more_after_a_preview(stage, visit):
     page.get_by_label("Until, not included:").fill("2025-12-01T00:00")
     page.get_by_role("button", name="Preview").click()
     page.get_by_text("must lie before the end").wait_for()
-    page.get_by_label("Until, not included:").fill("2026-01-02T00:00")
+    page.get_by_label("Until, not included:").fill("2026-01-02T06:00")
     page.get_by_role("button", name="Preview").click()
+    page.get_by_role("heading", name="5 slots would run").wait_for()
+    page.get_by_label("Until, not included:").fill("2026-01-02T00:00")
+    page.get_by_label("Until, not included:").press("Enter")
     page.get_by_role("heading", name="4 slots would run").wait_for()
     visitor.look()
     assert stage.statuses(schedule_id) == []
@@ -280,7 +287,7 @@ def test_a_viewer_sees_no_button_that_would_be_refused(stage, visit):
     ):
         visitor = visit("vera", address).look()
         shown = visitor.page.locator("#content-start").get_by_role("button").all_inner_texts()
-        assert not {"Run now", "Disable", "Enable", "Go", "Cancel", "Run again"} & set(shown), address
+        assert not {"Run now", "Disable", "Enable", "Go", "Cancel", "Cancel…", "Run again"} & set(shown), address
         links = visitor.page.locator("#content-start a").evaluate_all("links => links.map(link => link.href)")
         for link in links:
             assert not re.search(r"/(add|delete|backfill|lift-hold|act|upgrade)/", link), (address, link)

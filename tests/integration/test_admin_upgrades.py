@@ -127,6 +127,17 @@ def test_choices_are_filled_in_at_once(administrator, upgrading):
     assert 'value="POST /gone-2" selected' in suggested
 
 
+def test_a_similar_path_with_another_method_is_suggested_and_not_filled_in(administrator, upgrading):
+    turned = {"method": "GET", "path": "/gone-2", "handler": "other"}
+    upgrading.publish("3.0.0", endpoints=[*declare("/kept", "/shut-2"), turned], content_hash="e" * 64)
+
+    filled = submit(administrator, upgrading, "3.0.0", fill="suggested").content.decode()
+
+    assert 'value="POST /shut-2" selected' in filled
+    assert 'value="GET /gone-2"' in filled
+    assert 'value="GET /gone-2" selected' not in filled
+
+
 def test_a_plan_that_has_changed_is_shown_anew_with_the_choices_that_fit(administrator, upgrading):
     token = token_of(administrator, upgrading)
     upgrading.create(name="late", endpoint="POST /gone", sync=False)

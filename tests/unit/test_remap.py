@@ -85,6 +85,12 @@ def test_suggestions_come_with_their_grounds_the_best_first_and_only_what_can_be
     ]
 
 
+def test_of_similar_paths_one_with_the_same_method_is_suggested():
+    offered = [endpoint("GET /reports/daily2"), endpoint("POST /reports/daily-new")]
+    step = only_step(scheduled("POST /reports/daily"), *offered)
+    assert [str(found.endpoint) for found in step.suggestions] == ["POST /reports/daily-new"]
+
+
 def test_one_program_behind_all_endpoints_suggests_nothing():
     offered = [endpoint("POST /billing/purge", handler="main"), endpoint("POST /zzz", handler="main")]
     assert only_step(scheduled("POST /reports/daily", handler="main"), *offered).suggestions == ()

@@ -55,6 +55,29 @@
     setTimeout(() => { button.textContent = words; }, 2000);
   });
 
+  // --- a form is sent once: what is pressed while its answer is on the way would do it twice
+
+  const patience = 30000;
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    // Not form.method: a field may have that name.
+    if (event.defaultPrevented || (form.getAttribute("method") || "get").toLowerCase() !== "post") return;
+    if (form.hasAttribute("aria-busy")) {
+      event.preventDefault();
+      return;
+    }
+    const busy = [form, event.submitter].filter(Boolean);
+    for (const element of busy) element.setAttribute("aria-busy", "true");
+    // Whoever stops the loading stays on this page.
+    setTimeout(() => { for (const element of busy) element.removeAttribute("aria-busy"); }, patience);
+  });
+  addEventListener("pageshow", () => {
+    for (const element of document.querySelectorAll("form[aria-busy], button[aria-busy], input[aria-busy]")) {
+      element.removeAttribute("aria-busy");
+    }
+  });
+
   // --- menus
 
   document.addEventListener("click", (event) => {
@@ -93,17 +116,62 @@
     if (document.querySelector("[data-live-active]")) setTimeout(follow, followEvery);
   }
 
+  // What came last for each live part, as it came: what is shown has local times in it, and what was opened.
+  const received = new Map();
+
+  function asReceived(part) {
+    const copy = part.cloneNode(true);
+    // The page counts distances by itself.
+    for (const element of copy.querySelectorAll("[data-distance]")) element.textContent = "";
+    return copy.outerHTML;
+  }
+
+  function rememberLive() {
+    for (const part of document.querySelectorAll("[data-live]")) received.set(part.id, asReceived(part));
+  }
+
   function replaceLive(fresh) {
     for (const old of document.querySelectorAll("[data-live]")) {
       const replacement = fresh.getElementById(old.id);
-      if (!replacement || old.contains(document.activeElement) && old.innerHTML === replacement.innerHTML) continue;
-      const inside = old.contains(document.activeElement) ? document.activeElement.id : "";
-      const opened = [...old.querySelectorAll("details")].map((element) => element.open);
+      // A button that was pressed goes on being the one that was pressed.
+      if (!replacement || old.querySelector("[aria-busy]")) continue;
+      const text = asReceived(replacement);
+      if (received.get(old.id) === text) continue;
+      received.set(old.id, text);
+      const restore = rememberState(old);
       old.replaceWith(document.adoptNode(replacement));
-      replacement.querySelectorAll("details").forEach((element, index) => { element.open = Boolean(opened[index]); });
       localize(replacement);
-      if (inside) document.getElementById(inside)?.focus();
+      restore(replacement);
     }
+  }
+
+  // What the reader has done to a part: opened, scrolled, put the focus into. Returns what does it to another one.
+  function rememberState(old) {
+    const scrollable = "pre, .scroll, .chart-frame";
+    const opened = [...old.querySelectorAll("details")].map((element) => element.open);
+    const scrolled = [...old.querySelectorAll(scrollable)].map((element) => ({
+      left: element.scrollLeft,
+      top: element.scrollTop,
+      isAtEnd: element.scrollLeft + element.clientWidth >= element.scrollWidth - 1,
+    }));
+    const focused = old.contains(document.activeElement) ? likeness(document.activeElement) : "";
+    return (part) => {
+      part.querySelectorAll("details").forEach((element, index) => { element.open = Boolean(opened[index]); });
+      part.querySelectorAll(scrollable).forEach((element, index) => {
+        if (!scrolled[index]) return;
+        element.scrollTop = scrolled[index].top;
+        element.scrollLeft = scrolled[index].isAtEnd ? element.scrollWidth : scrolled[index].left;
+      });
+      if (!focused) return;
+      const same = [...part.querySelectorAll("a, button, summary, input, select, [tabindex]")].find((element) => likeness(element) === focused);
+      if (!same) part.tabIndex = -1;
+      (same || part).focus({ preventScroll: true });
+    };
+  }
+
+  function likeness(element) {
+    const attributes = ["id", "href", "name", "value", "formaction", "aria-label", "data-copy"];
+    return [element.tagName, ...attributes.map((name) => element.getAttribute(name))].join(" ");
   }
 
   // --- the preview beside the form
@@ -125,6 +193,12 @@
       try {
         const answer = await fetch(`${box.dataset.preview}?${query}`, { credentials: "same-origin" });
         if (!answer.ok || number !== newest) return;
+        if (answer.redirected) {
+          const words = document.createElement("p");
+          words.textContent = "You are signed out. Sign in in another tab, then go on here.";
+          box.replaceChildren(words);
+          return;
+        }
         const part = new DOMParser().parseFromString(await answer.text(), "text/html");
         box.replaceChildren(...part.body.childNodes);
         localize(box);
@@ -161,27 +235,44 @@
       state.className = "json-state";
       state.textContent = "";
       button.disabled = true;
-      if (!text) return undefined;
+      if (!text) return;
       let value;
       try {
         value = JSON.parse(text);
       } catch (error) {
         state.classList.add("bad");
         state.textContent = `Not valid JSON yet: ${error.message}`;
-        return undefined;
+        return;
       }
       const fits = typeof value === "object" && value !== null;
       state.classList.add(fits ? "good" : "bad");
       state.textContent = fits ? "Valid JSON" : "It must be an object or an array";
       button.disabled = !fits;
-      return value;
     }
     area.addEventListener("input", check);
-    button.addEventListener("click", () => {
-      const value = check();
-      if (value !== undefined) area.value = JSON.stringify(value, null, 2);
-    });
+    button.addEventListener("click", () => { area.value = indented(area.value); });
     check();
+  }
+
+  // Valid JSON, one member a line. Nothing but white space changes: a value that was read and written again could be
+  // another one, such as a number with more digits than a script keeps.
+  function indented(text) {
+    const tokens = text.match(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g) || [];
+    let depth = 0;
+    const line = () => `\n${"  ".repeat(Math.min(depth, 40))}`;
+    const parts = tokens.map((token, index) => {
+      if (token === "{" || token === "[") {
+        depth += 1;
+        return "]}".includes(tokens[index + 1]) ? token : token + line();
+      }
+      if (token === "}" || token === "]") {
+        depth -= 1;
+        return "[{".includes(tokens[index - 1]) ? token : line() + token;
+      }
+      if (token === ",") return token + line();
+      return token === ":" ? ": " : token;
+    });
+    return parts.join("");
   }
 
   // --- a select with type-ahead, by the ARIA pattern of a combobox with a list
@@ -214,6 +305,7 @@
     const options = [...select.options].filter((option) => option.value || option.disabled);
     const chosenText = () => (select.selectedIndex >= 0 && select.value ? select.options[select.selectedIndex].text.trim() : "");
     let active = -1;
+    let isTyped = false;
 
     function items() {
       return [...list.children].filter((item) => item.getAttribute("aria-disabled") !== "true");
@@ -260,6 +352,7 @@
       input.setAttribute("aria-expanded", "false");
       input.removeAttribute("aria-activedescendant");
       input.value = chosenText();
+      isTyped = false;
     }
     function choose(item) {
       if (!item?.dataset.value) return;
@@ -278,8 +371,16 @@
     }
     input.addEventListener("focus", () => input.select());
     input.addEventListener("click", () => { if (list.hidden) open(""); });
-    input.addEventListener("input", () => open(input.value));
-    input.addEventListener("blur", close);
+    input.addEventListener("input", () => {
+      isTyped = Boolean(input.value.trim());
+      open(input.value);
+    });
+    input.addEventListener("blur", () => {
+      const choices = items();
+      // Whoever has typed enough to mean one of them means it.
+      if (isTyped && !list.hidden && choices.length === 1) choose(choices[0]);
+      else close();
+    });
     input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown" || event.key === "ArrowUp") {
         event.preventDefault();
@@ -302,14 +403,27 @@
     input.value = chosenText();
   }
 
+  // Django's boxes for choosing several put a label on what has no role.
+  addEventListener("load", () => {
+    for (const element of document.querySelectorAll("span.help-tooltip[aria-label]")) element.setAttribute("role", "img");
+  });
+
   document.addEventListener("DOMContentLoaded", () => {
+    rememberLive();
     localize(document);
     setInterval(() => tellDistances(document), 15000);
     document.querySelectorAll("[data-preview]").forEach(showPreview);
     document.querySelectorAll("textarea[data-json]").forEach(helpWithJson);
     document.querySelectorAll("select[data-combobox]").forEach(makeCombobox);
     if (document.querySelector("[data-live-active]")) setTimeout(follow, followEvery);
-    if (innerWidth < 768) document.querySelectorAll("#changelist-filter details").forEach((element) => { element.open = false; });
+    // Above the list, filters would push it off the screen; those that filter stay open.
+    if (innerWidth <= 1100) {
+      for (const element of document.querySelectorAll("#changelist-filter details")) {
+        element.open = Boolean(element.querySelector("li.selected:not(:first-child)"));
+      }
+    }
+    // Charts whose right end is now.
+    for (const element of document.querySelectorAll(".chart-frame:has(> svg.chart)")) element.scrollLeft = element.scrollWidth;
     // A form that came back with errors begins at the first of them.
     document.querySelector(".errors input:not([type=hidden]), .errors select:not([hidden]), .errors textarea")?.focus();
   });
