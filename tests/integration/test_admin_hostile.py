@@ -9,14 +9,15 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from schedules.admin.base import MAX_AT_ONCE, TenantScopedAdmin
+from schedules.admin.base import MAX_AT_ONCE, OperatorAdmin, TenantScopedAdmin
 from schedules.models import Role, Schedule, ScheduleRun, TenantMembership
 from tests.support.people import page, signed_in
 
 LISTS = {
-    model._meta.model_name: each for model, each in admin.site._registry.items() if isinstance(each, TenantScopedAdmin)
+    f"{model._meta.app_label}_{model._meta.model_name}": each
+    for model, each in admin.site._registry.items()
+    if isinstance(each, TenantScopedAdmin)
 }
-OPERATORS_LISTS = ("extension", "extensionversion", "tenantmembership")
 RUNS = "/admin/schedules/schedulerun/"
 SCHEDULES = "/admin/schedules/schedule/"
 
@@ -27,18 +28,19 @@ def filters_of(model_admin):
         yield getattr(item, "parameter_name", None) or (item[0] if isinstance(item, tuple) else item)
 
 
-def reader(model, viewer, operator):
-    return operator if model in OPERATORS_LISTS else viewer
+def ask(viewer, operator, model, what, *arguments, **data):
+    client = operator if isinstance(LISTS[model], OperatorAdmin) else viewer
+    return client.get(reverse(f"admin:{model}_{what}", args=arguments), data).status_code
 
 
 @pytest.mark.parametrize("model", LISTS)
 def test_a_list_takes_no_lookup_but_those_of_its_filters(viewer, operator, world, model):
     suffixes = ("in", "regex", "startswith", "year", "id__in", "tenant__name__startswith")
     suffixes += ("installs__config__token__startswith", "installs__tenant__memberships__user__password__startswith")
-    client = reader(model, viewer, operator)
     for name in ("id", "tenant", "created_at", *filters_of(LISTS[model])):
         for suffix in suffixes:
-            assert page(client, f"{model}_changelist", **{f"{name}__{suffix}": "("}).status_code == 400, (name, suffix)
+            lookup = {f"{name}__{suffix}": "("}
+            assert ask(viewer, operator, model, "changelist", **lookup) == 400, (name, suffix)
 
 
 def test_a_shared_extension_does_not_lead_to_what_others_keep_in_it(world, other_world):
@@ -54,11 +56,10 @@ def test_a_shared_extension_does_not_lead_to_what_others_keep_in_it(world, other
 
 @pytest.mark.parametrize("model", LISTS)
 def test_a_list_answers_nonsense_with_a_page(viewer, operator, world, model):
-    client = reader(model, viewer, operator)
     for value in ("a\x00b", "9" * 5000, "-1", "("):
         for name in ("q", "p", "o", "all", "e", "_popup", "tenant", *filters_of(LISTS[model])):
-            assert page(client, f"{model}_changelist", **{name: value}).status_code in {200, 302, 400}, (name, value)
-        assert page(client, f"{model}_change", value).status_code in {302, 404}, value
+            assert ask(viewer, operator, model, "changelist", **{name: value}) in {200, 302, 400}, (name, value)
+        assert ask(viewer, operator, model, "change", value) in {302, 404}, value
 
 
 def test_addresses_that_no_page_uses_are_not_there(administrator, world):
@@ -201,7 +202,3 @@ def test_the_list_of_all_tenants_runs_reads_the_newest_of_each_however_it_is_ask
     assert run.status == "cancelled"
     listed = operator.get(RUNS, {"tenant": str(world.tenant_id)}).context["cl"]
     assert listed.result_count == 61
-
-
-def test_djangos_own_lists_are_asked_for_nothing_that_postgresql_cannot_hold(operator):
-    assert operator.get(reverse("admin:auth_user_changelist"), {"username": "\x00"}).status_code == 200

@@ -403,11 +403,6 @@
     input.value = chosenText();
   }
 
-  // Django's boxes for choosing several put a label on what has no role.
-  addEventListener("load", () => {
-    for (const element of document.querySelectorAll("span.help-tooltip[aria-label]")) element.setAttribute("role", "img");
-  });
-
   document.addEventListener("DOMContentLoaded", () => {
     rememberLive();
     localize(document);
