@@ -83,7 +83,7 @@ def compare(*, force: bool = False, dry_run: bool = False) -> Comparison:
             found.is_busy = True
             return found
         try:
-            missing = _compare_rows(found, dry_run=dry_run)
+            missing = _compare_rows(found, force=force, dry_run=dry_run)
             _repair_missing(found, missing, force=force, dry_run=dry_run)
             if not found.refused:
                 # Where so much is missing, what else is there is no evidence either.
@@ -133,21 +133,29 @@ def _names_of(row: Schedule) -> dict[str, str]:
     return {pair.key.name: str(pair.value) for pair in attributes}
 
 
-def _compare_rows(found: Comparison, *, dry_run: bool) -> list[UUID]:
-    """Go through all rows that believe to be in sync; returns the ids of those that have no mirror."""
+def _compare_rows(found: Comparison, *, force: bool, dry_run: bool) -> list[UUID]:
+    """Go through all rows that believe to be in sync; returns the ids of those that have no mirror.
+
+    With ``force`` these are made on the way, as their number decides nothing.
+    """
     missing: list[UUID] = []
     deployment = convergence.deployment()
     waiting = _rows_in_sync()
     while rows := list(islice(waiting, BATCH)):
         began = time.monotonic()
         seen = inspection.describe_many([(row.install_id, row.id) for row in rows])
+        gone: list[UUID] = []
         for row, mirror in zip(rows, seen, strict=True):
             found.compared += 1
             if isinstance(mirror, Exception):
                 log.warning("comparison.not_seen", schedule_id=str(row.id), error=type(mirror).__name__)
                 found.unrepaired += 1
             elif _compare_one(found, row, mirror, deployment=deployment, dry_run=dry_run):
-                missing.append(row.id)
+                gone.append(row.id)
+        if gone and force and not dry_run:
+            _make_missing(found, gone)
+        else:
+            missing += gone
         time.sleep(max(0.0, len(rows) / PER_SECOND - (time.monotonic() - began)))
     return missing
 
@@ -199,7 +207,11 @@ def _repair_missing(found: Comparison, missing: list[UUID], *, force: bool, dry_
         )
         return
     if not dry_run:
-        _count_repairs(found, background.in_parallel(_rows(missing), lambda row: _repair(row, {Drift.MISSING})))
+        _make_missing(found, missing)
+
+
+def _make_missing(found: Comparison, ids: list[UUID]) -> None:
+    _count_repairs(found, background.in_parallel(_rows(ids), lambda row: _repair(row, {Drift.MISSING})))
 
 
 def _rows(ids: list[UUID]) -> Iterator[Schedule]:
