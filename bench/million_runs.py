@@ -182,7 +182,7 @@ def _pages(tenant_id: uuid.UUID, install_id: uuid.UUID, schedule_id: uuid.UUID) 
         return ask
 
     admin = "/admin/schedules"
-    newest = ScheduleRun.objects.order_by("-slot").only("id")
+    newest = ScheduleRun.objects.filter(tenant_id=tenant_id, schedule_id=schedule_id).order_by("-slot").only("id")
 
     def newest_run() -> None:
         get(f"{admin}/schedulerun/{newest[0].id}/change/", browser)()
