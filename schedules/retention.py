@@ -118,62 +118,37 @@ WITH ended AS (
 SELECT count(*) FROM ended
 """
 
-_PURGE_SUCCEEDED: Final = """
-DELETE FROM schedules_schedulerun WHERE id IN (
-    SELECT id FROM schedules_schedulerun
-    WHERE tenant_id = %(tenant_id)s AND status = 'succeeded' AND finished_at < statement_timestamp() - %(keep)s
-      AND finished_at <= (SELECT until FROM schedules_runcountprogress)
-    ORDER BY finished_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+# A deletion of at most a batch of rows; those that somebody works on are left out.
+_DELETION: Final = """
+DELETE FROM {table} WHERE {key} IN (
+    SELECT {key} FROM {table}
+    WHERE {which}
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 """
 
-_PURGE_OTHERS: Final = """
-DELETE FROM schedules_schedulerun WHERE id IN (
-    SELECT id FROM schedules_schedulerun
-    WHERE tenant_id = %(tenant_id)s
+
+def _deletion(table: str, which: str, *, key: str = "id") -> str:
+    return _DELETION.format(table=table, which=which, key=key)
+
+
+_PURGE_SUCCEEDED: Final = _deletion(
+    "schedules_schedulerun",
+    """tenant_id = %(tenant_id)s AND status = 'succeeded' AND finished_at < statement_timestamp() - %(keep)s
+      AND finished_at <= (SELECT until FROM schedules_runcountprogress)
+    ORDER BY finished_at""",
+)
+_PURGE_OTHERS: Final = _deletion(
+    "schedules_schedulerun",
+    """tenant_id = %(tenant_id)s
       AND status IN ('failed', 'timed_out', 'cancelled', 'skipped_overlap', 'skipped_disabled', 'missed', 'superseded')
       AND finished_at < statement_timestamp() - %(keep)s
-      AND finished_at <= (SELECT until FROM schedules_runcountprogress)
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+      AND finished_at <= (SELECT until FROM schedules_runcountprogress)""",
 )
-"""
-
-_PURGE_IDEMPOTENCY: Final = """
-DELETE FROM schedules_idempotencyrecord WHERE id IN (
-    SELECT id FROM schedules_idempotencyrecord
-    WHERE created_at < statement_timestamp() - %(keep)s
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+_PURGE_IDEMPOTENCY: Final = _deletion("schedules_idempotencyrecord", "created_at < statement_timestamp() - %(keep)s")
+_PURGE_RATES: Final = _deletion("schedules_ratewindowentry", "at < statement_timestamp() - %(keep)s")
+_PURGE_NOTIFICATIONS: Final = _deletion(
+    "schedules_notification", "next_attempt_at IS NULL AND created_at < statement_timestamp() - %(keep)s"
 )
-"""
-
-_PURGE_RATES: Final = """
-DELETE FROM schedules_ratewindowentry WHERE id IN (
-    SELECT id FROM schedules_ratewindowentry
-    WHERE at < statement_timestamp() - %(keep)s
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-)
-"""
-
-_PURGE_NOTIFICATIONS: Final = """
-DELETE FROM schedules_notification WHERE id IN (
-    SELECT id FROM schedules_notification
-    WHERE next_attempt_at IS NULL AND created_at < statement_timestamp() - %(keep)s
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-)
-"""
-
-_PURGE_SESSIONS: Final = """
-DELETE FROM django_session WHERE session_key IN (
-    SELECT session_key FROM django_session
-    WHERE expire_date < statement_timestamp()
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-)
-"""
-
-_PURGE_ACCESS_ATTEMPTS: Final = """
-DELETE FROM axes_accessattempt WHERE id IN (
-    SELECT id FROM axes_accessattempt
-    WHERE attempt_time < statement_timestamp() - %(keep)s
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-)
-"""
+_PURGE_SESSIONS: Final = _deletion("django_session", "expire_date < statement_timestamp()", key="session_key")
+_PURGE_ACCESS_ATTEMPTS: Final = _deletion("axes_accessattempt", "attempt_time < statement_timestamp() - %(keep)s")

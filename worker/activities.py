@@ -41,9 +41,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 DATABASE_THREADS: Final = 12
-# How often messages are looked for that nobody has said are there, e.g. those whose next attempt is due.
 # What an hour's purge spends on tenants whose deletion was interrupted.
 DELETION_BUDGET_SECONDS: Final = 1200.0
+# How often messages are looked for that nobody has said are there, e.g. those whose next attempt is due.
 DELIVERY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 5.0
 # A local activity keeps a workflow task open, which the engine gives up after ten seconds.

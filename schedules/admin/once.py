@@ -15,9 +15,14 @@ from schedules.models import IdempotencyRecord
 MEMBER: Final = "request_key"
 
 
+def id_of(request: HttpRequest) -> UUID | None:
+    """The key that the form carries; None without one. What a form makes may have it as its own id."""
+    return queries.parse_uuid(request.POST.get(MEMBER, ""))
+
+
 def key_of(request: HttpRequest) -> str | None:
-    """The key that the form carries, with a word in front that keeps it apart from callers' keys; None without one."""
-    key = queries.parse_uuid(request.POST.get(MEMBER, ""))
+    """The form's key with a word in front, which keeps it apart from callers' keys; None without one."""
+    key = id_of(request)
     return None if key is None else f"admin {key}"
 
 

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from schedules import api_keys, notifications, queries
-from schedules.admin import confirm, display
+from schedules.admin import confirm, display, once
 from schedules.admin.base import TenantFilter, TenantScopedAdmin, actor_of, may_write, visible_tenants
 from schedules.admin.written import ServiceAdmin, ServiceForm
 from schedules.errors import SchedulingError
@@ -151,7 +151,7 @@ class TenantOwnedAdmin(ServiceAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         """The form, unless it has made its row already."""
-        made = queries.parse_uuid(request.POST.get("request_key", "")) if object_id is None else None
+        made = once.id_of(request) if object_id is None else None
         if made is not None and self.get_queryset(request).filter(id=made).exists():
             noun = self.opts.verbose_name
             messages.warning(request, f"The {noun} was made when the form was sent first. A secret is shown only once.")
