@@ -43,17 +43,6 @@ SELECT newest.id FROM schedules_tenant AS tenant, LATERAL (
 """
 
 
-CANCEL = confirm.Question(
-    "Cancel these runs?",
-    (
-        "Those that wait end at once. Calls that are under way are aborted within seconds; what they did stays done.",
-        "Each run says who cancelled it. The schedules go on with their next slots.",
-    ),
-    "Cancel the runs",
-    is_destructive=True,
-)
-
-
 def _is_list(request: HttpRequest) -> bool:
     match = request.resolver_match
     return match is not None and match.url_name == "schedules_schedulerun_changelist"
@@ -256,10 +245,12 @@ class ScheduleRunAdmin(TenantScopedAdmin):
             messages.info(request, "Nothing to cancel: each of the selected runs has ended already")
             return None
         _attach_schedules(unfinished)
+        running = sum(run.status == RunStatus.RUNNING for run in unfinished)
+        question = confirm.cancel_runs(running=running, waiting=len(unfinished) - running)
         context = {
             **self.admin_site.each_context(request),
-            "title": CANCEL.title,
-            "question": CANCEL,
+            "title": question.title,
+            "question": question,
             "runs": unfinished,
             "hidden": {"action": "cancel"},
             "back": display.address("schedulerun_changelist"),

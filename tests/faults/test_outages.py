@@ -103,8 +103,9 @@ def test_a_sweep_whose_worker_is_killed_is_finished_by_the_next(platform):
     platform.web.stop()  # which would push them
     platform.flood(rows=500)
     platform.start_worker()
-    # Instead of waiting for the minute.
+    # Instead of waiting for the minute. The worker installs its sweep beside its other work.
     sweep = names.convergence_schedule_id(task_queue="faults")
+    eventually(lambda: sweep in platform.cli("schedule", "list"), seconds=60)
     platform.cli("schedule", "trigger", "--schedule-id", sweep)
     eventually(lambda: platform.unsynced() < 490, seconds=80)
     platform.worker.kill()
@@ -140,7 +141,6 @@ def test_one_tenants_many_changes_do_not_keep_anothers_waiting(platform):
     platform.flood(rows=3000)
     other = platform.flood(rows=3, tenant="other")
 
-    began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "manage.py", "reconcile"],
         env=platform.environment,
@@ -151,7 +151,6 @@ def test_one_tenants_many_changes_do_not_keep_anothers_waiting(platform):
     try:
         eventually(lambda: platform.synced(other) == 3, seconds=30)
         assert platform.unsynced() > 1000, "the other tenant's turn came after the many, not among them"
-        assert time.monotonic() - began < 30
     finally:
         process.kill()
         process.wait()

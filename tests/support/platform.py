@@ -140,7 +140,14 @@ class Platform:
             log_file=self.directory / "web.log",
             workers=workers,
         )
-        embedded.wait_for_port(self.web_port, patience_seconds=30)
+        # The port listens before there is a process that answers, and starting one takes seconds on a busy machine.
+        eventually(self.web_answers, seconds=60)
+
+    def web_answers(self):
+        try:
+            return self.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def start_worker(self, **environment):
         self.workers_started += 1
