@@ -24,10 +24,10 @@ POSTGRES_DIRECTORY: Final = VAR_DIRECTORY / "postgres"
 DATABASE_NAME: Final = "scheduler"
 START_PATIENCE_SECONDS: Final = 60.0
 
-# Durability that a development server can do with, and two limits that otherwise cap it at 20 runs a second
-# (measured on server 1.32; the names are those of Temporal's dynamic configuration). One partition of a task queue is
-# enough for one server, and no task waits for a poller of another: with the usual four, the slowest of 400 runs come
-# a fifth later.
+# Durability that a development server can do with, and what its dynamic configuration otherwise costs (measured on
+# server 1.32, docs/configuration.md): two limits cap it at 20 runs a second; of 300 schedules that are due at once, its
+# own worker lets the steps of some run out, and they come ten seconds late; tasks wait for pollers of other partitions,
+# of which one is enough for one server.
 _TEMPORAL_FLAGS: Final = (
     "--sqlite-pragma",
     "journal_mode=WAL",
@@ -36,7 +36,7 @@ _TEMPORAL_FLAGS: Final = (
     "--dynamic-config-value",
     "worker.schedulerNamespaceStartWorkflowRPS=1000",
     "--dynamic-config-value",
-    'worker.perNamespaceWorkerOptions={"MaxConcurrentWorkflowTaskPollers":20}',
+    'worker.perNamespaceWorkerOptions={"MaxConcurrentWorkflowTaskPollers":20,"StickyScheduleToStartTimeout":"60s"}',
     "--dynamic-config-value",
     "matching.numTaskqueueReadPartitions=1",
     "--dynamic-config-value",

@@ -43,13 +43,17 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SystemSchedule:
-    """One of our own schedules. ``longest`` is when a pass that nobody works on any more makes way for the next."""
+    """One of our own schedules. ``longest`` is when a pass that nobody works on any more makes way for the next.
+
+    ``offset`` keeps a pass that asks much of the engine away from the minutes that most cron expressions name.
+    """
 
     name: str
     make_id: Callable[..., str]
     workflow: str
     every: timedelta
     longest: timedelta
+    offset: timedelta = timedelta()
 
     @property
     def id(self) -> str:
@@ -65,7 +69,7 @@ class SystemSchedule:
                 task_queue=settings.TEMPORAL_TASK_QUEUE,
                 execution_timeout=self.longest,
             ),
-            spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=self.every)]),
+            spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=self.every, offset=self.offset)]),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=30)),
         )
 
@@ -80,9 +84,15 @@ SYSTEM_SCHEDULES: Final = (
         names.COMPARE,
         every=timedelta(minutes=15),
         longest=timedelta(minutes=55),
+        offset=timedelta(minutes=7, seconds=40),
     ),
     SystemSchedule(
-        "purge", names.retention_schedule_id, names.PURGE, every=timedelta(hours=1), longest=timedelta(minutes=55)
+        "purge",
+        names.retention_schedule_id,
+        names.PURGE,
+        every=timedelta(hours=1),
+        longest=timedelta(minutes=55),
+        offset=timedelta(minutes=37, seconds=40),
     ),
 )
 
