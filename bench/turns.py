@@ -74,22 +74,9 @@ def missing_note(scenario: str) -> list[Figure]:
     return [Figure(scenario, "Celery was left out", 0, None, "runs", reason)] if reason else []
 
 
-def timetable(names: Sequence[str], *, rounds: int, offsets: Sequence[int]) -> list[tuple[str, int]]:
-    """Who is due how many seconds after the first, each side once a round; ``offsets`` are those within a round.
-
-    The first of the names is due on full minutes. The last of the offsets may be close to the next round's first.
-    """
-    seconds = 60 * (offsets[-1] // 60 + 1)
-    return [(name, number * seconds + at) for number in range(rounds) for name, at in zip(names, offsets, strict=False)]
-
-
 def next_minute(*, lead_seconds: float) -> datetime:
     """The next full minute that leaves so much time before it."""
-    return full_minute(datetime.now(UTC) + timedelta(seconds=lead_seconds))
-
-
-def full_minute(moment: datetime) -> datetime:
-    """The first full minute at or after an instant."""
+    moment = datetime.now(UTC) + timedelta(seconds=lead_seconds)
     begun = moment.replace(second=0, microsecond=0)
     return begun if begun == moment else begun + timedelta(minutes=1)
 

@@ -3,10 +3,9 @@
 import itertools
 import math
 
-import pytest
-
-from bench import kill, scenarios, turns
+from bench import burst, kill, scenarios, sides
 from bench.report import Figure, Outcome, Surroundings, as_json, compared, percentile, render_page
+from bench.sizes import SIZES
 
 
 def test_a_percentile_is_a_value_that_was_measured():
@@ -79,15 +78,23 @@ def test_a_scenario_that_failed_is_named_and_the_others_keep_their_figures():
     assert "![rates](rates.png)" in page
 
 
-@pytest.mark.parametrize("offsets", [(0, 22, 44), (0, 40, 80), (0, 60, 120)])
-def test_each_side_has_its_turn_once_a_round_and_ours_on_full_minutes(offsets):
-    plan = turns.timetable(["ours", "bare", "other"], rounds=3, offsets=offsets)
-    assert sorted(name for name, _ in plan) == sorted(["ours", "bare", "other"] * 3)
-    for number in range(3):
-        assert {name for name, _ in plan[3 * number : 3 * number + 3]} == {"ours", "bare", "other"}
-    assert all(at % 60 == 0 for name, at in plan if name == "ours")
-    moments = [at for _, at in plan]
-    assert all(later - earlier >= 16 for earlier, later in itertools.pairwise(moments))
+def test_each_side_has_its_turn_once_a_round_at_each_size_and_ours_on_full_minutes():
+    rounds = burst.timetable(dict.fromkeys([sides.OURS, sides.BARE, sides.CELERY]))
+    assert len(rounds) > SIZES.rounds, "one to make up for what was left out"
+    for turns_of_it in rounds:
+        assert sorted((turn.count, turn.side) for turn in turns_of_it) == sorted(
+            itertools.product(SIZES.bursts, [sides.OURS, sides.BARE, sides.CELERY])
+        )
+    plan = [turn for turns_of_it in rounds for turn in turns_of_it]
+    assert all(turn.seconds % 60 == 0 for turn in plan if turn.side == sides.OURS)
+    assert all(
+        later.seconds - earlier.seconds >= burst.REST_SECONDS[later.side] for earlier, later in itertools.pairwise(plan)
+    )
+
+
+def test_a_side_that_cannot_run_here_has_no_turns():
+    plan = burst.timetable(dict.fromkeys([sides.OURS, sides.BARE]))[0]
+    assert {turn.side for turn in plan} == {sides.OURS, sides.BARE}
 
 
 def test_losses_count_each_call_once_and_tell_repeats_by_their_key():
