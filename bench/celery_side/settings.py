@@ -32,6 +32,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_throttle": 1,
     # One that dies while it looks keeps every other from looking for this long.
     "unacked_mutex_expire": 10,
+    # Each task acknowledges over a connection of its own. With the usual ten, a burst now and then finds none, and the
+    # worker loses its connection with all that it had.
+    "max_connections": 1000,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
