@@ -43,7 +43,7 @@ FULL: Final = Sizes(
     expressions=3000,
     upgraded_installs=200,
     idle_schedules=(100, 1_000, 10_000),
-    idle_seconds=20.0,
+    idle_seconds=60.0,
 )
 # Too small to say anything of speed; it shows that every scenario still runs.
 SMALL: Final = Sizes(
