@@ -1,20 +1,23 @@
 """``make bench``: run every scenario and hand on what they measured.
 
-A whole call writes docs/benchmarks/latest.*, and one of `tuning` alone docs/benchmarks/tuning.*, so that the committed
-figures are always those of one call. One with ``QUICK=1``, or of other scenarios that its command line names, writes to
-var/benchmarks/ instead.
+A whole call writes docs/benchmarks/latest.* and the README's table, and one of `tuning` alone
+docs/benchmarks/tuning.*, so that the committed figures are always those of one call. One with ``QUICK=1``, or of other
+scenarios that its command line names, writes to var/benchmarks/ instead.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
-from bench import plots, scenarios, sizes, surroundings
+from bench import plots, scenarios, sizes, summary, surroundings
 from bench.report import Outcome, as_json, render_page
 from scheduler_project import embedded
 
@@ -32,13 +35,23 @@ def main() -> int:
         return 2
     stem = wanted[0] if wanted == list(scenarios.ON_DEMAND) else "latest"
     is_whole = (not sys.argv[1:] or stem != "latest") and not sizes.is_quick()
+    signal.signal(signal.SIGTERM, _end_scenarios)
     # Small sizes compare nothing, so their scenarios may stand in each other's way.
     with ThreadPoolExecutor(QUICK_AT_ONCE if sizes.is_quick() else 1) as threads:
         outcomes = list(threads.map(_run, wanted))
     print(_write(outcomes, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY, stem=stem))
+    if is_whole and stem == "latest":
+        summary.write()
     for outcome in outcomes:
         print(f"{outcome.name}: {outcome.failure or f'{outcome.seconds:.0f} s'}", file=sys.stderr)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+def _end_scenarios(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, which reaches the scenarios' processes by itself."""
+    for scenario in multiprocessing.active_children():
+        scenario.terminate()
+    raise SystemExit(128 + number)
 
 
 def _run(name: str) -> Outcome:

@@ -25,11 +25,11 @@ Lateness counts from the second to the arrival. The sides take turns, {SIZES.rou
 # cores the engine brings 300 runs to their end in seven seconds and 1,000 in 28.
 ROUND: Final = (
     (0, 1000, sides.OURS),
-    (36, 300, sides.CELERY),
-    (44, 300, sides.BARE),
+    (33, 1000, sides.CELERY),
+    (46, 300, sides.BARE),
     (60, 300, sides.OURS),
-    (71, 1000, sides.BARE),
-    (107, 1000, sides.CELERY),
+    (72, 1000, sides.BARE),
+    (112, 300, sides.CELERY),
 )
 ROUND_SECONDS: Final = 120
 # What a turn that could not begin from rest is made up in.
