@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Final
 
 from bench import plots, scenarios, sizes, summary, surroundings
-from bench.report import Outcome, as_json, render_page
+from bench.report import Outcome, Surroundings, as_json, render_page
 from scheduler_project import embedded
 
 COMMITTED_DIRECTORY: Final = embedded.PROJECT_ROOT / "docs" / "benchmarks"
@@ -35,12 +35,14 @@ def main() -> int:
         return 2
     stem = wanted[0] if wanted == list(scenarios.ON_DEMAND) else "latest"
     is_whole = (not sys.argv[1:] or stem != "latest") and not sizes.is_quick()
-    signal.signal(signal.SIGTERM, _end_scenarios)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_scenarios)
+    around = surroundings.look_around(quick=sizes.is_quick())
     # Small sizes compare nothing, so their scenarios may stand in each other's way.
     with ThreadPoolExecutor(QUICK_AT_ONCE if sizes.is_quick() else 1) as threads:
         outcomes = list(threads.map(_run, wanted))
-    print(_write(outcomes, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY, stem=stem))
-    if is_whole and stem == "latest":
+    print(_write(outcomes, around, COMMITTED_DIRECTORY if is_whole else OTHER_DIRECTORY, stem=stem))
+    if is_whole and stem == "latest" and not any(outcome.failure for outcome in outcomes):
         summary.write()
     for outcome in outcomes:
         print(f"{outcome.name}: {outcome.failure or f'{outcome.seconds:.0f} s'}", file=sys.stderr)
@@ -59,12 +61,12 @@ def _run(name: str) -> Outcome:
     return scenarios.run(name)
 
 
-def _write(outcomes: list[Outcome], directory: Path, *, stem: str) -> str:
+def _write(outcomes: list[Outcome], around: Surroundings, directory: Path, *, stem: str) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     numbers = as_json(outcomes)
-    drawn = plots.draw(numbers, directory) if stem == "latest" else []
-    page = render_page(outcomes, surroundings.look_around(quick=sizes.is_quick()), plots=drawn)
     (directory / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    drawn = plots.draw(numbers, directory) if stem == "latest" else []
+    page = render_page(outcomes, around, plots=drawn)
     (directory / f"{stem}.md").write_text(page)
     print(f"Written to {os.path.relpath(directory)}", file=sys.stderr)
     return page

@@ -46,7 +46,9 @@ _client: list[httpx.AsyncClient] = []
 @activity.defn
 async def call(post: Post) -> int:
     """POST to the sink, under the workflow's id: a schedule's fires differ in nothing else."""
-    answer = await _client[0].post(PATH, json={"id": activity.info().workflow_id, "schedule": post.id})
+    workflow_id = activity.info().workflow_id or ""
+    headers = {"x-idempotency-key": workflow_id}
+    answer = await _client[0].post(PATH, json={"id": workflow_id, "schedule": post.id}, headers=headers)
     return answer.status_code
 
 
@@ -57,7 +59,7 @@ async def _main() -> None:
     ) as client:
         _client.append(client)
         temporal = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-        # The settings of our own worker, so that what differs is what is done and not how it is polled for.
+        # Polls as our own worker does, so that what differs is what is done and not how it is polled for.
         worker = Worker(
             temporal,
             task_queue=TASK_QUEUE,

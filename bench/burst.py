@@ -19,7 +19,9 @@ from bench.turns import Taken
 ABOUT: Final = f"""
 So many schedules are due in one second; all sides call the same sink, which answers at once and stamps each arrival.
 Lateness counts from the second to the arrival. The sides take turns, {SIZES.rounds} each, and the figures are medians
-(lowest-highest). Processor time counts from two seconds before the instant until every run is recorded.
+(lowest-highest). Ours being due on full minutes, the order within a round is always the same. A turn that cannot begin
+from rest, as on a slower machine, is left out and said. Processor time counts from two seconds before the instant until
+every run is at its end.
 {sides.WHAT_EACH_DOES}"""
 # The turns of a round, by the seconds from its begin. Ours are on full minutes, as our cron has no seconds. On two
 # cores the engine brings 300 runs to their end in seven seconds and 1,000 in 28.
@@ -120,11 +122,15 @@ def _take(port: int, side: Side, due: datetime, count: int) -> Taken | None:
         return None
     side.arm(due)
     turns.wait_until(due - timedelta(seconds=2))
-    sink.read_arrivals(port)
+    # Also the schedules of a turn that was left out are due at its time.
+    if any(arrival["at"] > due.timestamp() - ARMING_SECONDS for arrival in sink.read_arrivals(port)):
+        turns.say(f"burst of {count}, {side.name}: left out, as calls of another turn were still coming")
+        side.disarm()
+        return None
     meter = Meter(side.pids())
     meter.start()
     turns.wait_until(due)
-    arrivals = turns.collect(port, side.path, count)
+    arrivals = turns.collect(port, side.path, side.expected(due))
     side.wait_for_records(due)
     turns.settle()
     usage = meter.stop()
@@ -137,10 +143,10 @@ def _take(port: int, side: Side, due: datetime, count: int) -> Taken | None:
 
 def _figures(count: int, burst: _Burst) -> list[Figure]:
     """The figures of the turns that began from rest, and whose did not."""
-    scenario, why = f"burst of {count} schedules due in one second", "the turn before took too long"
-    if missing := [name for name, taken in burst.taken.items() if not taken]:
-        raise RuntimeError(f"{scenario}: no turn of {', '.join(missing)} began from rest; this machine is too slow")
-    return turns.figures(scenario, burst.taken) + [
+    scenario, why = f"burst of {count} schedules due in one second", "it could not begin from rest"
+    taken = {name: repeats for name, repeats in burst.taken.items() if repeats}
+    found = turns.figures(scenario, taken) if sides.OURS in taken else []
+    return found + [
         Figure(scenario, f"turns of {name} left out", number, None, "turns", why)
         for name, number in burst.left_out.items()
     ]

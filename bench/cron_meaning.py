@@ -52,15 +52,15 @@ def run() -> list[Figure]:
     hostile += ["*," * 60 + "*", "1" * 100_000, "* " * 50_000, ",".join(["*/1"] * 30) + " * * * *"]
     now = datetime.now(UTC)
     figures = [
-        _figure("honest: accept or refuse, gap", honest, _check, "at most 1 is allowed"),
-        _figure("hostile: accept or refuse, gap", hostile, _check, "at most 1 is allowed"),
+        _figure("honest: accept or refuse, gap", honest, _check, "at most 1 is allowed", limit=LIMIT_MS),
+        _figure("hostile: accept or refuse, gap", hostile, _check, "at most 1 is allowed", limit=LIMIT_MS),
     ]
     accepted = [text for text in honest if _check(text)]
     for what, act in (
         ("next five slots", lambda text, zone: cron.next_slots(cron.parse(text), zone, after=now, count=5)),
         ("calendars of the mirror", lambda text, zone: calendars.compile_calendars(cron.parse(text), zone, now=now)),
     ):
-        figures.append(_figure(what, accepted, _in_some_zone(pick, act), "no limit is set"))
+        figures.append(_figure(what, accepted, _in_some_zone(pick, act)))
     return figures
 
 
@@ -77,7 +77,9 @@ def _in_some_zone(pick: random.Random, act: Callable[..., object]) -> Callable[[
     return lambda text: act(text, pick.choice(zones))
 
 
-def _figure(what: str, texts: list[str], act: Callable[[str], object], meaning: str) -> Figure:
+def _figure(
+    what: str, texts: list[str], act: Callable[[str], object], meaning: str = "", *, limit: float | None = None
+) -> Figure:
     durations = []
     for text in texts:
         cron.parse.cache_clear()
@@ -85,7 +87,7 @@ def _figure(what: str, texts: list[str], act: Callable[[str], object], meaning: 
         act(text)
         durations.append((time.perf_counter() - started) * 1000)
     p99 = sorted(durations)[int(len(durations) * 0.99)]
-    return Figure(NAME, f"p99, {what}", p99, LIMIT_MS, "ms", meaning)
+    return Figure(NAME, f"p99, {what}", p99, limit, "ms", meaning)
 
 
 def _honest(pick: random.Random) -> str:

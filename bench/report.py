@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from bench import sizes
+
 # Units that a name in the JSON document ends with; the others are words of the figure's name already.
 _UNITS_IN_NAMES: Final = {"s", "ms", "MB", "bytes"}
 
@@ -141,13 +143,18 @@ def render_page(outcomes: Sequence[Outcome], surroundings: Surroundings, *, plot
 
 
 def _render_outcome(outcome: Outcome) -> list[str]:
-    lines = [f"## {outcome.name.capitalize()}", "", f"`.venv/bin/python -m bench {outcome.name!r}`", ""]
+    lines = [f"## {outcome.name.capitalize()}", "", f"`{_size()}.venv/bin/python -m bench {outcome.name!r}`", ""]
     lines += [outcome.about.strip(), ""]
     if outcome.failure:
         return [*lines, f"**No figures:** {outcome.failure}"]
     for scenario, figures in groupby(outcome.figures, key=lambda figure: figure.scenario):
         lines += [f"### {scenario[0].upper()}{scenario[1:]}", "", *_render_table(list(figures)), ""]
     return [*lines, f"Took {outcome.seconds:.0f} s."]
+
+
+def _size() -> str:
+    """What the line that repeats a figure begins with, as small sizes measure something else."""
+    return "QUICK=1 " if sizes.is_quick() else ""
 
 
 def _render_table(figures: Sequence[Figure]) -> list[str]:

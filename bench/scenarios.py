@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Final
 
+import psutil
+
 from bench.report import Figure, Outcome
 
 # To add a scenario: a module with `run() -> list[Figure]` and `ABOUT`, the text above its tables, and a line here.
@@ -48,6 +50,9 @@ def run(name: str) -> Outcome:
         process.terminate()
     process.join(WIND_UP_SECONDS)
     if process.is_alive():
+        # With all that it has started, or the next would be measured beside it.
+        for one in psutil.Process(process.pid).children(recursive=True):
+            one.kill()
         process.kill()
     return Outcome(name, about, time.monotonic() - began, figures, failure)
 

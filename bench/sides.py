@@ -42,13 +42,15 @@ WHAT_EACH_DOES: Final = f"""
   snapshot, POSTs with tenant, version, configuration and an idempotency key, and records attempt and run. A dead
   worker's runs are taken over, and what the engine did not deliver is started from the rows. The rows stay, for the
   tenant to read.
-- **Bare Temporal** is one workflow with one activity that POSTs, on the same server and with our worker's settings. It
-  is as durable as the engine and keeps the engine's history, but has no rows, no tenants, no policies and no
-  idempotency key.
+- **Bare Temporal** is one workflow with one activity that POSTs, on the same server, polled for as ours is. It is as
+  durable as the engine and keeps the engine's history, but has no rows, no tenants and no policies; its idempotency key
+  is the workflow's id. Its activity is a regular one, as the documentation has it; ours makes the first attempt as a
+  local activity, which takes the engine fewer steps (what that is worth is in the scenario "tuning").
 - **Celery** is django-celery-beat with a gevent worker (concurrency {celery_stage.CONCURRENCY}, `acks_late`, prefetch
-  1, visibility timeout {celery_stage.VISIBILITY_SECONDS} s) on Redis with an append-only file. Each run writes one
-  row and nothing more. Beat writes down each send at once (`beat_sync_every=1`), so that it does not send twice what
-  it sent before it died. It keeps no history and no tenants, and nothing keeps two runs of one schedule apart.
+  1, visibility timeout {celery_stage.VISIBILITY_SECONDS} s) on Redis with an append-only file, written to disk each
+  second. Each run writes one row and nothing more. Beat writes down each send at once (`beat_sync_every=1`), which
+  costs it a statement a send, so that it does not send twice what it sent before it died. It keeps no history and no
+  tenants, and nothing keeps two runs of one schedule apart.
 """
 
 
@@ -77,7 +79,7 @@ class Side(Protocol):
         """The ids of the calls that have to arrive for an instant."""
 
     def wait_for_records(self, due: datetime) -> None:
-        """Return once every run of an instant is recorded, where the side records any."""
+        """Return once every run of an instant is at its end, with whatever the side records."""
 
     def disarm(self) -> None:
         """Undo what `arm` did last."""
@@ -89,7 +91,7 @@ class Side(Protocol):
         """Start the runs, a few at a time and as fast as they are taken; returns when each was asked for."""
 
     def wait_for_flow(self) -> None:
-        """Return once every run of the flow is recorded, where the side records any."""
+        """Return once every run of the flow is at its end, with whatever the side records."""
 
 
 class Ours:
@@ -161,21 +163,25 @@ class Ours:
         return {str(names.slot_invocation_id(schedule_id=one, slot=due)) for _, _, one in self._seeded}
 
     def wait_for_records(self, due: datetime) -> None:
-        """Until each slot has a run that succeeded."""
+        """Until each slot has a run that succeeded, and its workflow has closed."""
         from schedules.models import RunStatus, ScheduleRun
 
         ids = [schedule_id for _, _, schedule_id in self._seeded]
         runs = ScheduleRun.objects.filter(schedule_id__in=ids, slot=due, status=RunStatus.SUCCEEDED)
         _wait_for(lambda: runs.count() >= len(ids), "not every run was recorded as succeeded")
+        _wait_until_closed("RunSchedule")
 
     def disarm(self) -> None:
         """Nothing: they are next due in a day."""
 
     def prepare_flow(self, count: int) -> None:
-        """Schedules, and rows of queued runs as a run-now leaves them."""
+        """Schedules."""
+        self._seeded = stage.seed_schedules(count)
+
+    def flow(self) -> dict[str, float]:
+        """Rows of queued runs, in one statement, and each run's workflow is started as a run-now starts it."""
         from schedules.models import RunStatus, ScheduleRun, Trigger
 
-        self._seeded = stage.seed_schedules(count)
         runs = [
             ScheduleRun(
                 id=uuid.uuid4(),
@@ -189,17 +195,15 @@ class Ours:
             for tenant_id, install_id, schedule_id in self._seeded
         ]
         self._runs = ScheduleRun.objects.bulk_create(runs)
-
-    def flow(self) -> dict[str, float]:
-        """Each run's workflow is started as a run-now starts it."""
         return asyncio.run(self._start())
 
     def wait_for_flow(self) -> None:
-        """Until each run has succeeded."""
+        """Until each run has succeeded, and its workflow has closed."""
         from schedules.models import RunStatus, ScheduleRun
 
         runs = ScheduleRun.objects.filter(id__in=[run.id for run in self._runs], status=RunStatus.SUCCEEDED)
         _wait_for(lambda: runs.count() >= len(self._runs), "not every run was recorded as succeeded")
+        _wait_until_closed("RunSchedule")
 
     async def _start(self) -> dict[str, float]:
         from schedules.temporal import run_search_attributes
@@ -282,8 +286,9 @@ class Bare:
         """The workflows' ids, which the engine makes of the schedule's and the time."""
         return {f"{self._prefix}-{number}-{due:%Y-%m-%dT%H:%M:%SZ}" for number in range(self._count)}
 
-    def wait_for_records(self, due: datetime) -> None:
-        """Nothing is recorded."""
+    def wait_for_records(self, due: datetime) -> None:  # noqa: ARG002 - of all
+        """Until each workflow has closed."""
+        _wait_until_closed("BareRun")
 
     def disarm(self) -> None:
         """Nothing: they are next due in a day."""
@@ -297,7 +302,8 @@ class Bare:
         return asyncio.run(self._start())
 
     def wait_for_flow(self) -> None:
-        """Nothing is recorded."""
+        """Until each workflow has closed."""
+        _wait_until_closed("BareRun")
 
     async def _start(self) -> dict[str, float]:
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
@@ -401,6 +407,15 @@ def _wait_for(condition: Callable[[], bool], complaint: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(complaint)
         time.sleep(0.1)
+
+
+def _wait_until_closed(workflow_type: str) -> None:
+    async def count() -> int:
+        client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
+        query = f"WorkflowType = '{workflow_type}' AND ExecutionStatus = 'Running'"
+        return (await client.count_workflows(query)).count
+
+    _wait_for(lambda: asyncio.run(count()) == 0, f"not every {workflow_type} came to its end")
 
 
 async def _start_each(start: Callable[[int], Awaitable[str]], count: int) -> dict[str, float]:

@@ -115,7 +115,7 @@ def web(*, without: str = "", **environment: str) -> Iterator[Web]:
     port = embedded.free_port()
     program = ["bench.untuned", without, "gunicorn"] if without else ["gunicorn"]
     command = [sys.executable, "-m", *program, "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--workers", "4", "--threads", "8"]
+    command += ["--worker-class", "gthread", "--workers", "4", "--threads", "4"]
     command += ["--log-level", "warning"]
     with processes.running(command, **environment) as managed:
         embedded.wait_for_port(port, patience_seconds=30)

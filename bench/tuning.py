@@ -81,7 +81,7 @@ def _flow(built: Stage, ours: sides.Ours, count: int) -> float:
     ours.prepare_flow(count)
     sink.read_arrivals(built.sink_port)
     asked = ours.flow()
-    arrivals = turns.collect(built.sink_port, ours.path, count)
+    arrivals = turns.collect(built.sink_port, ours.path, asked.keys())
     ours.wait_for_flow()
     last = max(float(arrival["at"]) for arrival in arrivals)
     return count / (last - min(asked.values()))

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -63,8 +63,7 @@ def all_sides(built: Stage) -> Iterator[dict[str, Side]]:
 def _warm_up(port: int, side: Side) -> None:
     """Let a side do everything once: connections, caches and pollers are there when its first turn begins."""
     side.prepare_flow(WARMING_RUNS)
-    side.flow()
-    collect(port, side.path, WARMING_RUNS)
+    collect(port, side.path, side.flow().keys())
     side.wait_for_flow()
 
 
@@ -86,16 +85,18 @@ def wait_until(moment: datetime) -> None:
     time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 
-def collect(port: int, path: str, count: int) -> list[dict[str, Any]]:
-    """The calls that arrive at a path, once there are so many; raises RuntimeError where they do not come."""
-    found: list[dict[str, Any]] = []
+def collect(port: int, path: str, expected: Collection[str]) -> list[dict[str, Any]]:
+    """The first call of each of these ids at a path; raises RuntimeError where not all of them come."""
+    first: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(found) < count and time.monotonic() < deadline:
-        found += [arrival for arrival in sink.read_arrivals(port) if arrival["path"] == path]
+    while len(first) < len(expected) and time.monotonic() < deadline:
+        for arrival in sink.read_arrivals(port):
+            if arrival["path"] == path and arrival["id"] in expected:
+                first.setdefault(arrival["id"], arrival)
         time.sleep(0.1)
-    if len(found) < count:
-        raise RuntimeError(f"only {len(found)} of {count} calls arrived at {path}")
-    return found
+    if len(first) < len(expected):
+        raise RuntimeError(f"only {len(first)} of {len(expected)} calls arrived at {path}")
+    return list(first.values())
 
 
 def figures(scenario: str, taken: dict[str, list[Taken]]) -> list[Figure]:

@@ -69,8 +69,8 @@ def run() -> list[Figure]:
         Figure(NAME, "database connections", peaks.connections, MAX_CONNECTIONS, "connections", "at most 1 is allowed"),
         Figure(NAME, "worker's memory (RSS)", peaks.memory_mb, MAX_MEMORY_MB, "MB", "at most 1 is allowed"),
         Figure(NAME, "statements per successful run", statements, MAX_STATEMENTS, "SQL", "at most 1 is allowed"),
-        Figure(NAME, "connections idle in a transaction", peaks.idle_in_transaction, CALLS, "", "0 is none"),
-        Figure(NAME, "locks held while waiting", peaks.locks_while_waiting, CALLS, "", "0 is none"),
+        Figure(NAME, "connections idle in a transaction", peaks.idle_in_transaction, None, "", "0 is none"),
+        Figure(NAME, "locks held while waiting", peaks.locks_while_waiting, None, "", "0 is none"),
     ]
 
 
