@@ -25,7 +25,7 @@ ROWS: Final = (
     ("steady flow: runs per second", "steady_flow_", "runs_per_second", ""),
     ("the same: processor time of a run, ms", "steady_flow_", "cpu_per_run_all_processes", "_ms"),
     ("300 due, everything killed meanwhile: calls lost", "killed_in_a_burst_", "calls_lost", ""),
-    ("the same: calls that no runner can tell are doubled", "killed_in_a_burst_", "calls_doubled_under_two_keys", ""),
+    ("the same: calls that came twice", "killed_in_a_burst_", "calls_doubled", ""),
     ("the same: last of the calls that came after, s", "killed_in_a_burst_", "last_of_the_calls_that_came_after", "_s"),
     ("a new schedule is in force after, p95, ms", "control_plane", "from_a_create_until_it_is_in_force_p95", "_ms"),
 )
@@ -51,7 +51,9 @@ def _rows(numbers: Numbers) -> Iterator[str]:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:,.3g}"
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The benchmarks' own rules: what a figure becomes on paper, whose turn it is, and which calls count as lost."""
 
 import itertools
+import json
 import math
 
-from bench import burst, kill, scenarios, sides
+from bench import burst, kill, scenarios, sides, summary
 from bench.report import Figure, Outcome, Surroundings, as_json, compared, percentile, render_page
 from bench.sizes import SIZES
 
@@ -90,6 +91,14 @@ def test_each_side_has_its_turn_once_a_round_at_each_size_and_ours_on_full_minut
     assert all(
         later.seconds - earlier.seconds >= burst.REST_SECONDS[later.side] for earlier, later in itertools.pairwise(plan)
     )
+
+
+def test_the_readme_shows_the_committed_figures():
+    _, _, shown = summary.README.read_text().partition(summary.BEGIN)
+    table, end, _ = shown.partition(summary.END)
+    assert table == summary.render(json.loads(summary.FIGURES.read_text()))
+    assert end, "the table has an end"
+    assert all(row.split("|")[2].strip() for row in table.splitlines()), "each row has our figure"
 
 
 def test_a_side_that_cannot_run_here_has_no_turns():
