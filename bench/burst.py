@@ -131,7 +131,7 @@ def _take(port: int, side: Side, due: datetime, count: int) -> Taken | None:
     meter.start()
     turns.wait_until(due)
     arrivals = turns.collect(port, side.path, side.expected(due))
-    side.wait_for_records(due)
+    side.wait_until_done(due)
     turns.settle()
     usage = meter.stop()
     side.disarm()

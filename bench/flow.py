@@ -34,7 +34,6 @@ of their own, since such a log takes time. Events are those of Temporal's histor
 TIMES_AS_MANY: Final = {sides.CELERY: 5}
 COUNTED_RUNS: Final = 100
 EXAMINED: Final = 20
-WORKFLOW_TYPES: Final = {sides.OURS: "RunSchedule", sides.BARE: "BareRun"}
 CONNECTION_NAMES: Final = {
     sides.OURS: stage.WORKER_CONNECTION_NAME,
     sides.CELERY: celery_stage.WORKER_CONNECTION_NAME,
@@ -120,7 +119,7 @@ async def _events() -> dict[str, Sequence[float]]:
     """How long the histories of some runs are; Celery has none."""
     client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
     found: dict[str, Sequence[float]] = {}
-    for side, workflow_type in WORKFLOW_TYPES.items():
+    for side, workflow_type in sides.WORKFLOW_TYPES.items():
         query = f"WorkflowType = '{workflow_type}' AND ExecutionStatus = 'Completed'"
         runs = [run async for run in client.list_workflows(query, limit=EXAMINED)]
         found[side] = [float(run.history_length) for run in runs]

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import celery_stage, control_plane, stage, turns
 from bench.celery_stage import CeleryStage
@@ -19,8 +19,10 @@ from bench.report import Figure, percentile
 from bench.sizes import SIZES
 from bench.stage import Stage, Web
 
+if TYPE_CHECKING:
+    from schedules.system_schedules import SystemSchedule
+
 REBUILT_PER_SECOND: Final = 50.0
-COMPARED_EACH_MINUTES: Final = 15
 ABOUT: Final = f"""
 Schedules that are next due in twelve hours: {", ".join(f"{count:,}" for count in SIZES.idle_schedules)} of them, with
 as many of django-celery-beat beside them. Each time the new ones' mirrors are missing, and the pass of `manage.py
@@ -70,17 +72,21 @@ def run() -> list[Figure]:
     return [figure for count in taken for figure in _figures(taken, count)]
 
 
+def _comparison() -> SystemSchedule:
+    from schedules.system_schedules import SYSTEM_SCHEDULES
+
+    (found,) = (one for one in SYSTEM_SCHEDULES if one.name == "comparison")
+    return found
+
+
 def _hold_the_comparison() -> None:
-    from django.conf import settings
     from temporalio.client import Client
 
     from schedules import system_schedules
-    from workflows import names
 
     async def hold() -> None:
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
-        schedule_id = names.comparison_schedule_id(task_queue=settings.TEMPORAL_TASK_QUEUE)
-        await client.get_schedule_handle(schedule_id).pause(note="bench")
+        await client.get_schedule_handle(_comparison().id).pause(note="bench")
 
     system_schedules.install()
     asyncio.run(hold())
@@ -148,6 +154,7 @@ def _figures(taken: Mapping[int, Taken], count: int) -> list[Figure]:
     fewest = min(taken)
     first, this = taken[fewest], taken[count]
     scenario, beside = f"{count:,} idle schedules", f"{fewest:,} schedules"
+    share = timedelta(minutes=1) / _comparison().every
     rate, at_least = this.rebuilt_per_second, "at least 1 is wanted"
     found = [
         Figure(scenario, "mirrors rebuilt per second", rate, REBUILT_PER_SECOND, "mirrors/s", at_least),
@@ -157,8 +164,8 @@ def _figures(taken: Mapping[int, Taken], count: int) -> list[Figure]:
         Figure(
             scenario,
             "CPU per minute, full comparisons",
-            this.comparison_cpu / COMPARED_EACH_MINUTES,
-            first.comparison_cpu / COMPARED_EACH_MINUTES,
+            this.comparison_cpu * share,
+            first.comparison_cpu * share,
             "s",
             "",
             beside,

@@ -27,6 +27,7 @@ from bench.celery_stage import CeleryStage
 from bench.processes import Managed
 from bench.stage import Stage
 from scheduler_project import embedded
+from workflows import names
 
 if TYPE_CHECKING:
     from schedules.models import ScheduleRun
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 OURS: Final = "ours"
 BARE: Final = "bare Temporal"
 CELERY: Final = "Celery"
+# What a run is in Temporal, of those sides that stand on it.
+WORKFLOW_TYPES: Final = {OURS: names.RUN_SCHEDULE, BARE: bare.BareRun.__name__}
 AT_ONCE: Final = 8
 STARTS_AT_ONCE: Final = 32
 PATIENCE_SECONDS: Final = 120
@@ -78,7 +81,7 @@ class Side(Protocol):
     def expected(self, due: datetime) -> set[str]:
         """The ids of the calls that have to arrive for an instant."""
 
-    def wait_for_records(self, due: datetime) -> None:
+    def wait_until_done(self, due: datetime) -> None:
         """Return once every run of an instant is at its end, with whatever the side records."""
 
     def disarm(self) -> None:
@@ -158,18 +161,16 @@ class Ours:
 
     def expected(self, due: datetime) -> set[str]:
         """Invocation ids, which are functions of the slot."""
-        from workflows import names
-
         return {str(names.slot_invocation_id(schedule_id=one, slot=due)) for _, _, one in self._seeded}
 
-    def wait_for_records(self, due: datetime) -> None:
+    def wait_until_done(self, due: datetime) -> None:
         """Until each slot has a run that succeeded, and its workflow has closed."""
         from schedules.models import RunStatus, ScheduleRun
 
         ids = [schedule_id for _, _, schedule_id in self._seeded]
         runs = ScheduleRun.objects.filter(schedule_id__in=ids, slot=due, status=RunStatus.SUCCEEDED)
         _wait_for(lambda: runs.count() >= len(ids), "not every run was recorded as succeeded")
-        _wait_until_closed("RunSchedule")
+        _wait_until_closed(WORKFLOW_TYPES[OURS])
 
     def disarm(self) -> None:
         """Nothing: they are next due in a day."""
@@ -203,11 +204,10 @@ class Ours:
 
         runs = ScheduleRun.objects.filter(id__in=[run.id for run in self._runs], status=RunStatus.SUCCEEDED)
         _wait_for(lambda: runs.count() >= len(self._runs), "not every run was recorded as succeeded")
-        _wait_until_closed("RunSchedule")
+        _wait_until_closed(WORKFLOW_TYPES[OURS])
 
     async def _start(self) -> dict[str, float]:
         from schedules.temporal import run_search_attributes
-        from workflows import names
         from workflows.payloads import RunRequest
 
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
@@ -286,9 +286,9 @@ class Bare:
         """The workflows' ids, which the engine makes of the schedule's and the time."""
         return {f"{self._prefix}-{number}-{due:%Y-%m-%dT%H:%M:%SZ}" for number in range(self._count)}
 
-    def wait_for_records(self, due: datetime) -> None:  # noqa: ARG002 - of all
+    def wait_until_done(self, due: datetime) -> None:  # noqa: ARG002 - of all
         """Until each workflow has closed."""
-        _wait_until_closed("BareRun")
+        _wait_until_closed(WORKFLOW_TYPES[BARE])
 
     def disarm(self) -> None:
         """Nothing: they are next due in a day."""
@@ -303,7 +303,7 @@ class Bare:
 
     def wait_for_flow(self) -> None:
         """Until each workflow has closed."""
-        _wait_until_closed("BareRun")
+        _wait_until_closed(WORKFLOW_TYPES[BARE])
 
     async def _start(self) -> dict[str, float]:
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
@@ -365,7 +365,7 @@ class CelerySide:
         """The schedules' names."""
         return {f"{self._prefix}-{number}" for number in range(self._count)}
 
-    def wait_for_records(self, due: datetime) -> None:  # noqa: ARG002 - of the round that is armed
+    def wait_until_done(self, due: datetime) -> None:  # noqa: ARG002 - of the round that is armed
         """Until each call has its row."""
         _wait_for(
             lambda: self._celery.door.ask("recorded", prefix=self._prefix) >= self._count, "not every call has its row"
@@ -388,7 +388,7 @@ class CelerySide:
 
     def wait_for_flow(self) -> None:
         """Until each call has its row."""
-        self.wait_for_records(datetime.now(UTC))
+        self.wait_until_done(datetime.now(UTC))
 
 
 def _start_temporal(built: Stage) -> None:
