@@ -41,9 +41,11 @@ PARALLEL_PUSHES: Final = 4
 PUSHES_PER_SECOND: Final = 150
 MAX_UNANSWERED: Final = 2
 # Requests go before mirrors, because somebody waits for them: a push waits until the process has been quiet for a
-# moment, though not for long, so that a process that is never quiet still makes some twenty a second.
+# moment, though not for long, and the less the more of them there are, so that a process that is never quiet still
+# makes some four a second and keeps up with many.
 QUIET_SECONDS: Final = 0.02
-CALLERS_FIRST_SECONDS: Final = 0.1
+CALLERS_FIRST_SECONDS: Final = 0.5
+CALLERS_FIRST_TOGETHER_SECONDS: Final = 5.0
 ANNOUNCEMENT_SECONDS: Final = 10.0
 # What is more than this is left to the sweep; the rest of the places are kept for what is not patient.
 MAX_PATIENT: Final = 1000
@@ -264,7 +266,8 @@ class _Background:
 
     def _do(self, work: _Work) -> PushOutcome:
         if work.patient:
-            _callers.wait_for_a_pause(patience_seconds=CALLERS_FIRST_SECONDS)
+            together = CALLERS_FIRST_TOGETHER_SECONDS / max(1, len(self._waiting))
+            _callers.wait_for_a_pause(patience_seconds=min(CALLERS_FIRST_SECONDS, together))
         outcome, has_begun = PushOutcome.UNAVAILABLE, False
         if time.monotonic() >= self._unavailable_until:
             has_begun = True

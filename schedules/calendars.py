@@ -90,13 +90,20 @@ def compile_calendars(expression: cron.Expression, zone: ZoneInfo, *, now: datet
 
     Compiling again within the same month gives the same calendars.
     """
-    start = datetime(now.year, now.month, 1, tzinfo=UTC)
+    return _compile_from(expression, zone.key, datetime(now.year, now.month, 1, tzinfo=UTC))
+
+
+# Many schedules share an expression, and whoever pushes many of them compiles it once.
+@functools.lru_cache(maxsize=1024)
+def _compile_from(expression: cron.Expression, zone_name: str, start: datetime) -> Compiled:
+    zone = cron.parse_zone(zone_name)
     end = _exact_end(expression, zone, start)
     changes = clock_changes(zone, start=start - _DAY, end=end)
     irregular = {day for change in changes for day in _irregular_days(expression, change)}
     calendars: list[UtcCalendar] = []
     endless: set[_Shape] = set()
-    for shape, days in _days_by_shape(expression, zone, start=start, end=end, irregular=irregular).items():
+    spans = _spans(_offset_at(zone, start), changes, start=start, end=end)
+    for shape, days in _days_by_shape(expression, spans, irregular=irregular).items():
         weekdays = _shifted_weekdays(expression, shape)
         if len(days) == (end - start).days:
             endless.add(shape)
@@ -171,23 +178,47 @@ def _irregular_days(expression: cron.Expression, change: ClockChange) -> Iterato
         day += _DAY
 
 
+def _spans(
+    offset: timedelta, changes: Iterable[ClockChange], *, start: datetime, end: datetime
+) -> Iterator[tuple[timedelta, date, date]]:
+    """Each offset with the first UTC date at whose noon it is in force and the one at whose noon it no longer is.
+
+    Noon stands for the day: a regular one has one offset, or two that make no difference.
+    """
+    first = start.date()
+    for change in changes:
+        following = (change.at + _DAY / 2 - timedelta(microseconds=1)).date()
+        if first < following:
+            yield offset, first, following
+            first = following
+        offset = change.after
+    yield offset, first, end.date()
+
+
 def _days_by_shape(
-    expression: cron.Expression, zone: ZoneInfo, *, start: datetime, end: datetime, irregular: set[date]
+    expression: cron.Expression, spans: Iterable[tuple[timedelta, date, date]], *, irregular: set[date]
 ) -> dict[_Shape, set[date]]:
     """The regular UTC dates on which each shape is due by day and month; weekdays are a field of their own."""
     found: dict[_Shape, set[date]] = defaultdict(set)
-    # The local date is at most one day away, so months next to a selected one matter too.
-    months = {(month + step - 1) % 12 + 1 for month in expression.months for step in (-1, 0, 1)}
-    day = start.date()
-    while day < end.date():
-        if day.month in months and day not in irregular:
-            # Noon stands for the day: a regular one has one offset, or two that make no difference.
-            for shape in _shapes(expression, _offset_at(zone, _midnight(day) + _DAY / 2)):
-                local = day - shape.day_shift * _DAY
-                if local.month in expression.months and local.day in expression.days:
-                    found[shape].add(day)
-        day += _DAY
-    return found
+    for offset, first, following in spans:
+        for shape in _shapes(expression, offset):
+            shift = shape.day_shift * _DAY
+            found[shape].update(
+                local + shift
+                for local in _selected_dates(expression, first - shift, following - shift)
+                if local + shift not in irregular
+            )
+    return {shape: days for shape, days in found.items() if days}
+
+
+def _selected_dates(expression: cron.Expression, first: date, following: date) -> Iterator[date]:
+    """The dates that the expression selects by day and month, ``first <= date < following``, ascending."""
+    for year in range(first.year, following.year + 1):
+        for month in expression.months:
+            if (first.year, first.month) <= (year, month) <= (following.year, following.month):
+                last = calendar.monthrange(year, month)[1]
+                dates = (date(year, month, day) for day in expression.days if day <= last)
+                yield from (one for one in dates if first <= one < following)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -250,14 +250,12 @@ def mirror_state(schedule: Schedule, *, compiled: calendars.Compiled) -> tempora
 
 def _load(*, tenant_id: UUID, schedule_id: UUID) -> tuple[Schedule, datetime] | None:
     """The row with its install, and the database's time when it was read."""
-    row = (
-        Schedule.objects.select_related("install")
-        .defer("payload", "install__config", "install__secret_envelope")
-        .annotate(read_at=Now())
-        .filter(tenant_id=tenant_id, id=schedule_id)
-        .first()
-    )
-    return None if row is None else (row, row.read_at)
+    rows = Schedule.objects.select_related("install").defer("payload", "install__config", "install__secret_envelope")
+    try:
+        row = rows.annotate(read_at=Now()).get(tenant_id=tenant_id, id=schedule_id)
+    except Schedule.DoesNotExist:
+        return None
+    return row, row.read_at
 
 
 def _project(row: Schedule, now: datetime, *, again: bool, is_missing: bool) -> PushOutcome:

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -59,10 +59,10 @@ def create_schedule(
         complete = cast("ScheduleChanges", {"timezone": None, "enabled": True, **changes})
         apply_changes(schedule, complete, install=install)
         # Counted under the install's lock, so that concurrent creates cannot both take the last place.
-        if queries.schedules_of(tenant_id=tenant_id, install_id=install_id).count() >= _schedule_limit():
+        count, now = _count_schedules(install)
+        if count >= _schedule_limit():
             raise TooManySchedules(f"Too many schedules: an install may have {_schedule_limit()}")
         _refuse_taken_name(schedule)
-        now = ledger.database_now()
         ledger.open_account(schedule, now=now)
         schedule.created_at = schedule.updated_at = schedule.changed_at = now
         schedule.save(force_insert=True)
@@ -331,16 +331,11 @@ def lock_install(*, tenant_id: UUID, install_id: UUID) -> ExtensionInstall:
 
     Everything that counts an install's schedules or reads its version to write by it takes this lock first.
     """
-    install = (
-        ExtensionInstall.objects.select_for_update(of=("self",))
-        .select_related("tenant", "extension", "version")
-        .defer("version__manifest")
-        .filter(tenant_id=tenant_id, id=install_id)
-        .first()
-    )
-    if install is None:
-        raise NotFound("Extension not found")
-    return install
+    installs = ExtensionInstall.objects.select_for_update(of=("self",)).select_related("tenant", "extension", "version")
+    try:
+        return installs.defer("version__manifest").get(tenant_id=tenant_id, id=install_id)
+    except ExtensionInstall.DoesNotExist:
+        raise NotFound("Extension not found") from None
 
 
 def describe_schedule(schedule: Schedule) -> dict[str, Any]:
@@ -386,16 +381,26 @@ def _schedule_limit() -> int:
     return int(settings.SCHEDULER_MAX_PER_INSTALL)
 
 
+def _count_schedules(install: ExtensionInstall) -> tuple[int, datetime]:
+    """How many the install has, and the database's time: both in one statement that is not composed for each call."""
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT_SCHEDULES, [install.tenant_id, install.id])
+        count, now = cursor.fetchone()
+    return count, now
+
+
+_COUNT_SCHEDULES: Final = """
+SELECT count(*), clock_timestamp() FROM schedules_schedule WHERE tenant_id = %s AND install_id = %s
+"""
+
+
 def _lock_schedule(install: ExtensionInstall, schedule_id: UUID, *, for_deletion: bool = False) -> Schedule:
-    schedule = (
-        # A claim goes on beside a change, with what was before it; only a deletion makes it wait.
-        Schedule.objects.select_for_update(no_key=not for_deletion)
-        .filter(tenant_id=install.tenant_id, install_id=install.id, id=schedule_id)
-        .first()
-    )
-    if schedule is None:
-        raise NotFound("Schedule not found")
-    return schedule
+    # A claim goes on beside a change, with what was before it; only a deletion makes it wait.
+    schedules = Schedule.objects.select_for_update(no_key=not for_deletion)
+    try:
+        return schedules.get(tenant_id=install.tenant_id, install_id=install.id, id=schedule_id)
+    except Schedule.DoesNotExist:
+        raise NotFound("Schedule not found") from None
 
 
 def _refuse_stale(schedule: Schedule, expected_revisions: Collection[int] | None) -> None:

@@ -276,8 +276,8 @@ def _write(
             limit=settings.SCHEDULER_HOST_API_WRITES_PER_MINUTE,
         )
         try:
-            with transaction.atomic():
-                return handler(install, body)
+            # What a service has begun it takes back itself, in a savepoint of its own.
+            return handler(install, body)
         except RefusedByRule as refusal:
             return Response(_refusal_body(refusal))
 
