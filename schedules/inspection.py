@@ -30,12 +30,16 @@ from temporalio.common import SearchAttributeKey, TypedSearchAttributes
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from schedules.temporal_bridge import RPC_TIMEOUT, is_missing, run
+from schedules.temporal_bridge import CALL_TIMEOUT, RPC_TIMEOUT, is_missing, run
 from workflows import names
 
 log = structlog.get_logger(__name__)
 
 PAGE_SIZE: Final = 200
+# How many mirrors are asked for at once: a busy server answers each of so few in time.
+AT_ONCE: Final = 10
+# What a server may take for each of many before the whole is given up.
+LOOK_TIMEOUT: Final = timedelta(seconds=0.2)
 # What the engine writes where none is given.
 DEFAULT_TASK_TIMEOUT: Final = timedelta(seconds=10)
 _FIELDS: Final = ("second", "minute", "hour", "day_of_month", "month", "year", "day_of_week")
@@ -64,17 +68,18 @@ def describe_many(mirrors: Sequence[tuple[UUID, UUID]]) -> list[SeenMirror | Exc
 
     async def all_of_them(client: Client) -> list[SeenMirror | Exception | None]:
         ids = [names.mirror_id(install_id=install_id, schedule_id=schedule_id) for install_id, schedule_id in mirrors]
-        found = await asyncio.gather(*(_see(client, mirror_id) for mirror_id in ids), return_exceptions=True)
         answers: list[SeenMirror | Exception | None] = []
-        for answer in found:
-            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
-                raise answer
-            answers.append(answer)
-        if answers and isinstance(answers[0], Exception) and all(isinstance(answer, Exception) for answer in answers):
-            raise answers[0]
+        for first in range(0, len(ids), AT_ONCE):
+            looks = (_see(client, mirror_id) for mirror_id in ids[first : first + AT_ONCE])
+            for answer in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                    raise answer
+                answers.append(answer)
+            if isinstance(answers[0], Exception) and all(isinstance(answer, Exception) for answer in answers):
+                raise answers[0]
         return answers
 
-    return run(all_of_them, timeout=timedelta(seconds=5 + 0.1 * len(mirrors)))
+    return run(all_of_them, timeout=CALL_TIMEOUT + len(mirrors) * LOOK_TIMEOUT)
 
 
 def describe_by_id(mirror_id: str) -> SeenMirror | None:
