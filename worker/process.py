@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 RECONNECT_SECONDS: Final = 2.0
 # How often a worker looks whether the schedules that repair everything else are there.
 WATCH_SECONDS: Final = 60.0
+# How long a worker that could not look waits at most before it looks again.
+LONGEST_PAUSE_SECONDS: Final = 30.0
 # After a drain has begun, calls in flight get their full time limit and a little for the record.
 DRAIN_SLACK: Final = timedelta(seconds=10)
 # How soon the engine offers a call in hand to the process that has it.
@@ -184,20 +186,26 @@ async def _connect() -> Client:
 
 
 async def _install_system_schedules() -> None:
-    """See to our own schedules, beside the work: until it succeeds, and then whether they are still there."""
+    """See to our own schedules, beside the work: until it succeeds, and then whether they are still there.
+
+    An engine that does not answer may have too much to do, in a burst for one, so it is asked less and less often.
+    """
+    pause_seconds = RECONNECT_SECONDS
     while True:
         try:
             await asyncio.to_thread(system_schedules.install)
             if paused := await asyncio.to_thread(system_schedules.find_troubles):
                 log.warning("worker.system_schedules_paused", **paused)
         except (DependencyUnavailable, MirrorRefused) as error:
-            log.warning("worker.system_schedules_not_installed", reason=error.message)
-            await asyncio.sleep(RECONNECT_SECONDS)
+            log.warning("worker.system_schedules_not_checked", reason=error.message, again_in_seconds=pause_seconds)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
         except Exception:
             # Whatever it is, nobody else watches over them.
             log.exception("worker.system_schedules_not_watched")
             await asyncio.sleep(WATCH_SECONDS)
         else:
+            pause_seconds = RECONNECT_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
 
 
