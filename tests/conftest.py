@@ -106,16 +106,16 @@ def worker_environment(database_url, temporal_server, fake_runner):
     )
 
 
-async def pause_the_sweep(address):
-    """Keep the shared worker's sweep from repairing what a test looks at; a test that wants it triggers it."""
+async def pause_the_passes(address):
+    """Keep the shared worker from repairing or comparing what a test looks at; a test that wants it triggers it."""
     client = await Client.connect(address)
-    system_id = names.convergence_schedule_id(task_queue=settings.TEMPORAL_TASK_QUEUE)
     try:
-        await client.get_schedule_handle(system_id).pause(note="tests")
+        for id_of in (names.convergence_schedule_id, names.comparison_schedule_id, names.retention_schedule_id):
+            await client.get_schedule_handle(id_of(task_queue=settings.TEMPORAL_TASK_QUEUE)).pause(note="tests")
     except RPCError as error:
         if error.status != RPCStatusCode.NOT_FOUND:
             raise
-        return False  # the worker installs it beside its other work
+        return False  # the worker installs them beside its other work
     return True
 
 
@@ -126,7 +126,7 @@ def worker(database, temporal_server, worker_environment, tmp_path_factory):
     process = processes.start_worker(environment=worker_environment, log_file=log_file)
     try:
         eventually(lambda: process.says("worker.ready"))
-        eventually(lambda: asyncio.run(pause_the_sweep(temporal_server)))
+        eventually(lambda: asyncio.run(pause_the_passes(temporal_server)))
         yield process
     finally:
         status = process.stop()

@@ -103,7 +103,7 @@ def addresses(stage, made):
     ]
 
 
-@pytest.mark.timeout(300)  # axe takes a second for each of some forty pages
+@pytest.mark.timeout(600)  # axe takes a second for each of some forty pages
 @pytest.mark.parametrize(("narrow", "look"), [(False, "light"), (True, "dark")], ids=["wide-light", "narrow-dark"])
 def test_every_page_of_an_administrator(stage, visit, made, narrow, look):
     visitor = visit("anna", narrow=narrow)
@@ -113,7 +113,7 @@ def test_every_page_of_an_administrator(stage, visit, made, narrow, look):
     assert not visitor.faults, "\n".join(visitor.faults)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
 def test_every_page_of_an_operator(stage, visit, made, narrow):
     visitor = visit("olga", narrow=narrow)

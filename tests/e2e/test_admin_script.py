@@ -133,4 +133,4 @@ def test_long_names_fit_and_the_filters_stand_above_a_narrow_list(stage, visit, 
     visitor.open(page)
     visitor.page.locator("#live-chart a").last.click()
     visitor.page.get_by_role("heading", name=re.compile("^Run ")).wait_for()
-    eventually(lambda: stage.row(schedule_id, "synced_generation = generation"), seconds=60)
+    eventually(lambda: stage.row(schedule_id, "synced_generation = generation"))

@@ -94,7 +94,7 @@ def test_an_upgrade_is_blocked_resolved_applied_and_taken_back(stage, visit, own
     assert own_install.version() == "1.0.0"
     assert stage.row(stopped, "enabled") is True
     assert stage.row(moved, "endpoint_path") == HEARTBEAT
-    eventually(lambda: stage.row(stopped, "synced_generation = generation"), seconds=60)
+    eventually(lambda: stage.row(stopped, "synced_generation = generation"))
 
 
 def test_a_plan_that_changes_meanwhile_is_shown_anew(stage, visit, own_install):
@@ -150,4 +150,4 @@ def test_an_operator_stops_an_extension_which_is_told_and_released(stage, visit,
     page.get_by_text(f"Released: extension {own_install.slug}").wait_for()
     assert "It floods the ledger" not in member.open(schedule).text
     member.page.get_by_role("button", name="Run now").click()
-    eventually(lambda: stage.statuses(schedule_id) == ["succeeded"], seconds=30)
+    eventually(lambda: stage.statuses(schedule_id) == ["succeeded"])

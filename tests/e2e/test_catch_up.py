@@ -118,7 +118,7 @@ def test_an_outage_of_the_worker_is_made_up_for_by_the_fires_that_waited(world, 
         assert all(run.finished_at for run in runs)
         return runs
 
-    runs = eventually(all_ended, seconds=60)
+    runs = eventually(all_ended)
     assert {run.status for run in runs} == {"succeeded"}
     ran = [call.context["scheduled_for"] for call in fake_runner.calls[world.path]]
     assert ran == sorted(ran)

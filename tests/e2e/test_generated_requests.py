@@ -19,7 +19,7 @@ from schedules.api import schema
 from tests.support import processes
 from tests.support.world import REGISTRY_TOKEN, RUNNER_TOKEN
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 LEAST_REQUESTS = 2000
 # Of requests that follow the document and are still not done: rules say more than a schema can.
@@ -44,7 +44,7 @@ def web(world, worker_environment, tmp_path):
         port=port, environment=environment, log_file=tmp_path / "web.log", access_log=tmp_path / "access.log"
     )
     try:
-        embedded.wait_for_port(port, patience_seconds=30)
+        processes.wait_for_web(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.stop()
@@ -137,7 +137,7 @@ def test_generated_requests_find_nothing(world, web, configuration, tmp_path):
         [sys.executable, "-m", "schemathesis.cli", *given, "run", f"{web}/api/schema/", "--url", web, *arguments],
         capture_output=True,
         text=True,
-        timeout=380,
+        timeout=840,
         cwd=tmp_path,
         check=False,
     )

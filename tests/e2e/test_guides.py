@@ -30,7 +30,7 @@ def web(worker_environment, temporal_server, tmp_path):
     environment = worker_environment | {"TEMPORAL_TASK_QUEUE": f"test-{uuid.uuid4()}"}
     process = processes.start_web(port=port, environment=environment, log_file=tmp_path / "web.log")
     try:
-        embedded.wait_for_port(port, patience_seconds=30)
+        processes.wait_for_web(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.stop()

@@ -11,6 +11,7 @@ import pytest
 from scheduler_project import embedded
 from schedules.models import Schedule
 from tests.support import processes
+from tests.support.expressions import DAILY
 from tests.support.world import RUNNER_TOKEN
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +26,7 @@ def start_web(worker_environment, tmp_path):
         values = worker_environment | {"TEMPORAL_TASK_QUEUE": f"test-{uuid.uuid4()}"} | environment
         process = processes.start_web(port=port, environment=values, log_file=tmp_path / "web.log", workers=1)
         started.append(process)
-        embedded.wait_for_port(port, patience_seconds=30)
+        processes.wait_for_web(port)
         return process, port
 
     yield start
@@ -78,7 +79,7 @@ def test_a_body_says_the_same_in_one_piece_and_in_chunks(world, start_web, chunk
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_either_way(world, start_web, chunked):
     _, port = start_web()
-    body = {"endpoint": f"POST {world.path}", "cron": "0 4 * * *", "payload": {"a": "x" * 2_000_000}}
+    body = {"endpoint": f"POST {world.path}", "cron": DAILY, "payload": {"a": "x" * 2_000_000}}
 
     status, said = send(
         port,
@@ -101,7 +102,7 @@ def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(wo
             port,
             "POST",
             f"/api/extensions/{world.install_id}/schedules",
-            {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"},
+            {"endpoint": f"POST {world.path}", "cron": DAILY},
             chunked=False,
             authorization=f"Api-Key {world.key()}",
         )

@@ -69,7 +69,7 @@ def test_a_worker_killed_during_a_call_leaves_one_run_with_one_key(
     first.kill()
     second = start_worker()
     eventually(lambda: second.says("worker.ready"))
-    finished = world.finished_run(run["id"], seconds=60)
+    finished = world.finished_run(run["id"])
     gate.set()
 
     assert finished["status"] == "succeeded"
@@ -111,7 +111,7 @@ def test_more_long_calls_than_places_are_each_made_once(world, start_worker, fak
 
     gate.set()
 
-    assert {world.finished_run(run["id"], seconds=60)["status"] for run in runs} == {"succeeded"}
+    assert {world.finished_run(run["id"])["status"] for run in runs} == {"succeeded"}
     keys = [call.headers["x-idempotency-key"] for call in fake_runner.calls[world.path]]
     assert len(keys) == len(set(keys)) == 4
 
@@ -176,7 +176,7 @@ def test_a_worker_that_is_started_before_temporal_waits_and_says_so(database, wo
         eventually(lambda: worker.says("worker.waiting_for_temporal"))
         assert worker.popen.poll() is None
         with embedded.running_temporal(port=port):
-            eventually(lambda: worker.says("worker.ready"), seconds=30)
+            eventually(lambda: worker.says("worker.ready"))
             assert worker.stop() == 0
     finally:
         if worker.popen.poll() is None:
@@ -206,9 +206,9 @@ def test_postgresql_restarted_under_a_running_worker_loses_nothing(
     embedded.restart_postgres(postgres_directory)
     gate.set()
 
-    assert world.finished_run(run["id"], seconds=60)["status"] == "succeeded"
+    assert world.finished_run(run["id"])["status"] == "succeeded"
     assert len(fake_runner.calls[world.path]) == 1
-    assert world.finished_run(world.run_now(next_one)["id"], seconds=60)["status"] == "succeeded"
+    assert world.finished_run(world.run_now(next_one)["id"])["status"] == "succeeded"
 
 
 def test_a_cancelled_workflow_ends_its_run_and_aborts_the_call(world, start_worker, fake_runner, temporal_server):
@@ -224,7 +224,7 @@ def test_a_cancelled_workflow_ends_its_run_and_aborts_the_call(world, start_work
     command = [cli, "workflow", "cancel", "--address", temporal_server, "--workflow-id", shown["workflow_id"]]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
-    finished = world.finished_run(run["id"], seconds=60)
+    finished = world.finished_run(run["id"])
     gate.set()
     assert finished["status"] == "cancelled"
     assert world.api("GET", f"schedules/{run['schedule_id']}")["last_run_status"] == "cancelled"

@@ -9,7 +9,7 @@ LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not LIBRARIES, reason="needs libfaketime to shift a process's clock; .ci/run installs it"),
 ]
 

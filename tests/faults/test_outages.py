@@ -11,7 +11,7 @@ from tests.support import processes
 from tests.support.waiting import eventually
 from workflows import names
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_what_was_written_while_temporal_was_stopped_is_there_when_it_is_back(platform):
@@ -93,7 +93,7 @@ def test_two_reconcilers_at_once_do_no_harm(platform):
         platform.cli("schedule", "delete", "--schedule-id", f"extsched:{platform.install_id}:{schedule}")
 
     with ThreadPoolExecutor(2) as threads:
-        results = list(threads.map(lambda _: platform.reconcile(), range(2)))
+        results = list(threads.map(lambda _: platform.reconcile(waits=False), range(2)))
 
     assert sum(seen["repaired"] for _, seen, _ in results) == 4
     platform.assert_equal()
@@ -101,20 +101,21 @@ def test_two_reconcilers_at_once_do_no_harm(platform):
 
 def test_a_sweep_whose_worker_is_killed_is_finished_by_the_next(platform):
     platform.web.stop()  # which would push them
-    platform.flood(rows=500)
+    platform.flood(rows=300)
     platform.start_worker()
     # Instead of waiting for the minute. The worker installs its sweep beside its other work.
     sweep = names.convergence_schedule_id(task_queue="faults")
-    eventually(lambda: sweep in platform.cli("schedule", "list"), seconds=60)
+    eventually(lambda: sweep in platform.cli("schedule", "list"))
     platform.cli("schedule", "trigger", "--schedule-id", sweep)
-    eventually(lambda: platform.unsynced() < 490, seconds=80)
+    eventually(lambda: platform.unsynced() < 295, seconds=80)
     platform.worker.kill()
     assert platform.unsynced() > 50, "it was done before it was killed"
 
     platform.start_worker()
 
-    # The engine gives a pass up after 20 seconds without a sign of life, and the next begins with the minute.
-    eventually(lambda: platform.unsynced() == 0, seconds=120)
+    # The engine gives a pass up after 20 seconds without a sign of life, some ten later a worker hears of it, and the
+    # next begins with the minute.
+    eventually(lambda: platform.unsynced() == 0, seconds=240)
     platform.assert_equal()
 
 
@@ -149,7 +150,7 @@ def test_one_tenants_many_changes_do_not_keep_anothers_waiting(platform):
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: platform.synced(other) == 3, seconds=30)
+        eventually(lambda: platform.synced(other) == 3)
         assert platform.unsynced() > 1000, "the other tenant's turn came after the many, not among them"
     finally:
         process.kill()

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("curl") is None, reason="some commands are curl's; .ci/run installs it"),
 ]
 

@@ -1,9 +1,17 @@
-"""The people of the tests of the admin."""
+"""The people of the tests of the admin, and peace from the worker."""
+
+import uuid
 
 import pytest
 
 from schedules.models import Role
 from tests.support.people import signed_in
+
+
+@pytest.fixture
+def nobody_works(settings):
+    """Nothing that is due while the test looks on is taken by the worker that tests share."""
+    settings.TEMPORAL_TASK_QUEUE = f"nobody-{uuid.uuid4()}"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from django.test import Client
 
 from schedules import api_keys, temporal
 from schedules.models import ApiKey, AuditEvent, Role, ScheduleRun, TenantMembership
+from tests.support.expressions import DAILY
 from tests.support.world import ACTOR
 
 
@@ -172,7 +173,7 @@ def test_the_preview_warns_of_runs_that_take_longer_than_the_gap(world, worker, 
 def test_too_many_schedules_and_a_taken_name_are_conflicts(world, settings):
     settings.SCHEDULER_MAX_PER_INSTALL = 2
     world.create(name="a")
-    body = {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"}
+    body = {"endpoint": f"POST {world.path}", "cron": DAILY}
 
     taken = world.api("POST", "schedules", body | {"name": "a"}, expect=409)
     assert (taken["code"], set(taken["fields"])) == ("name_in_use", {"name"})
@@ -209,7 +210,7 @@ def test_another_tenants_objects_are_as_unknown_as_none(world, other_world):
         "GET", "schedules", ref=uuid.uuid4(), expect=404
     )
     foreign_endpoint = other_world.api("GET", "endpoints")["results"][0]["id"]
-    answer = world.api("POST", "schedules", {"endpoint_id": foreign_endpoint, "cron": "0 4 * * *"}, expect=400)
+    answer = world.api("POST", "schedules", {"endpoint_id": foreign_endpoint, "cron": DAILY}, expect=400)
     assert "endpoint_id" in answer["fields"]
 
 
@@ -257,7 +258,7 @@ def test_a_session_works_within_its_memberships_and_needs_the_csrf_token(world, 
     address = f"/api/extensions/{world.install_id}/schedules"
     assert client.get(address).status_code == 200
     assert client.get(f"/api/extensions/{other_world.install_id}/schedules").status_code == 404
-    body = {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"}
+    body = {"endpoint": f"POST {world.path}", "cron": DAILY}
     assert client.post(address, body, content_type="application/json").status_code == 403
     client.get("/admin/login/")
     token = client.cookies["csrftoken"].value

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 
 from schedules.models import AuditEvent, Schedule, ScheduleRun
+from tests.support.expressions import DAILY
 
 
 def names_of(answer):
@@ -76,7 +77,7 @@ def test_runs_of_a_schedule_and_of_an_install_are_filtered(world):
         world.api("GET", f"runs?{wrong}", expect=400)
 
 
-BODY = {"cron": "0 4 * * *", "name": "Once"}
+BODY = {"cron": DAILY, "name": "Once"}
 
 
 def test_a_create_under_a_key_is_made_once(world):

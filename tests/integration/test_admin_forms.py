@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from schedules import kill_switches
 from schedules.models import ApiEndpoint, AuditEvent, ExtensionInstall, KillSwitch, Schedule, ScheduleRun
+from tests.support.expressions import DAILY
 from tests.support.people import page
 from tests.support.world import ACTOR
 
@@ -17,7 +18,7 @@ NOW = datetime.now(UTC)
 
 def form(world, **changes):
     endpoint = ApiEndpoint.objects.get(version__installs__id=world.install_id, path=world.path)
-    members = {"endpoint": str(endpoint.id), "name": "By hand", "cron": "0 4 * * *", "enabled": "on"}
+    members = {"endpoint": str(endpoint.id), "name": "By hand", "cron": DAILY, "enabled": "on"}
     return {"install": str(world.install_id), **members, "timezone": "", "payload": ""} | changes
 
 
@@ -66,7 +67,7 @@ def test_a_second_click_on_run_again_is_the_same_run(administrator, world, name)
 
 
 def test_a_backfill_runs_what_was_previewed_and_does_so_once(administrator, world):
-    schedule = world.create(cron="0 */6 * * *", timezone="UTC", sync=False)
+    schedule = world.create(cron="0 */6 * * *", timezone="UTC", enabled=False, sync=False)
     address = reverse("admin:schedules_schedule_backfill", args=[schedule["id"]])
     wanted = {"start": "2026-01-01T00:00", "end": "2026-01-02T00:00", "one_at_a_time": "on"}
     confirmed = wanted | {"confirmed": "yes"}

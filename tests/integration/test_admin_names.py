@@ -1,6 +1,8 @@
 """Lists and the audit trail call things by their names, find them by these, and tell what has gone meanwhile."""
 
 import json
+import re
+import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +12,16 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from schedules import audit, kill_switches, overview, services
-from schedules.models import AuditEvent, KillScope, KillSwitch, Schedule, ScheduleRun
+from schedules.models import (
+    AuditEvent,
+    KillScope,
+    KillSwitch,
+    Notification,
+    NotificationChannel,
+    Schedule,
+    ScheduleRun,
+)
+from tests.support.expressions import DAILY
 from tests.support.people import page
 from tests.support.threads import at_once
 from tests.support.world import ACTOR
@@ -51,7 +62,7 @@ def test_the_audit_trail_names_what_was_changed(administrator, operator, world):
     assert "<h1>Schedule updated by " in shown
     assert f'<a href="{own}">Nightly copy</a>' in shown
     row = shown[shown.index("<td>Cron</td>") :]
-    assert row.index("0 4 * * *") < row.index("5 5 * * *")
+    assert row.index(DAILY) < row.index("5 5 * * *")
     assert "{&quot;" not in shown
 
     platform = AuditEvent.objects.get(subject_id=world.registry_id, action="extension.put")
@@ -136,10 +147,21 @@ def test_the_list_of_schedules_says_that_an_operator_has_stopped_them(administra
 
 @pytest.mark.parametrize("model", ["tenant", "extension", "extensionversion", "notification"])
 def test_times_of_the_platforms_lists_have_their_zone(operator, world, model):
+    channel = NotificationChannel.objects.create(tenant_id=world.tenant_id, kind="email", target="ops@example.test")
+    Notification.objects.create(
+        tenant_id=world.tenant_id,
+        channel=channel,
+        event="failure",
+        schedule_id=uuid.uuid4(),
+        body={},
+        next_attempt_at=None,
+    )
+
     text = text_of(page(operator, f"{model}_changelist"))
 
-    assert model == "notification" or "<time datetime=" in text
-    assert 'class="field-created_at' not in text
+    created = re.findall(r'<t[hd] class="field-created(?:_at)?[ "].*?</t[hd]>', text, re.DOTALL)
+    assert created
+    assert [cell for cell in created if not re.search(r'<time datetime="[^"]+\+00:00"', cell)] == []
 
 
 def test_how_long_the_newest_runs_took_is_read_from_one_row_for_each_schedule(world):

@@ -19,6 +19,7 @@ from schedules.models import (
     Schedule,
     ScheduleRun,
 )
+from tests.support.expressions import DAILY
 from tests.support.people import page
 from tests.support.waiting import eventually
 from tests.support.world import ACTOR
@@ -43,7 +44,7 @@ def form(world, **changes):
         "install": str(world.install_id),
         "endpoint": str(endpoint.id),
         "name": "By hand",
-        "cron": "0 4 * * *",
+        "cron": DAILY,
         "timezone": "",
         "enabled": "on",
         "payload": '{"a": 1}',

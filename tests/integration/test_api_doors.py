@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from schedules import api_keys, limits, metrics, queries
 from schedules.models import AuditEvent, RateWindowEntry, Role, Schedule, TenantMembership
+from tests.support.expressions import DAILY
 from tests.support.threads import at_once
 from tests.support.world import ACTOR, RUNNER_TOKEN
 
@@ -81,7 +82,7 @@ def test_a_create_costs_the_same_whatever_is_there(world):
         with CaptureQueriesContext(
             connection,
         ) as statements:
-            world.host("create", endpoint=f"POST {world.path}", cron="0 4 * * *", expect=201)
+            world.host("create", endpoint=f"POST {world.path}", cron=DAILY, expect=201)
         return len(statements)
 
     few = [cost() for _ in range(2)][-1]
@@ -118,18 +119,18 @@ def test_a_run_now_key_stands_for_one_payload_and_true_is_not_one(world):
 
 def test_no_key_of_a_run_now_names_a_replay(world):
     schedule = world.create(sync=False)
-    run = world.run_now(schedule)
-    world.api("POST", f"runs/{run['id']}/cancel", expect=202)
-    replay = world.api("POST", f"runs/{run['id']}/replay", expect=202, idempotency_key="a")
+    run = world.queued_run(schedule)
+    world.api("POST", f"runs/{run.id}/cancel", expect=202)
+    replay = world.api("POST", f"runs/{run.id}/replay", expect=202, idempotency_key="a")
 
-    other = world.run_now(schedule, idempotency_key=f"replay/{run['id']}/a")
+    other = world.run_now(schedule, idempotency_key=f"replay/{run.id}/a")
 
     assert other["id"] != replay["id"]
     assert other["trigger"] == "run_now"
 
 
 def test_the_same_key_at_once_makes_one_schedule(world):
-    body = {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"}
+    body = {"endpoint": f"POST {world.path}", "cron": DAILY}
 
     made = at_once(lambda _: world.api("POST", "schedules", body, expect=201, idempotency_key="k")["id"], 12)
 
@@ -156,7 +157,7 @@ def test_a_revision_that_does_not_match_changes_nothing(world, given):
 
 
 def test_answers_carry_the_revision_that_the_next_change_may_name(world):
-    created = api_response(world, "POST", "schedules", {"endpoint": f"POST {world.path}", "cron": "0 4 * * *"})
+    created = api_response(world, "POST", "schedules", {"endpoint": f"POST {world.path}", "cron": DAILY})
     assert created["ETag"] == '"1"'
     changed = api_response(world, "PATCH", f"schedules/{created.json()['id']}", {"cron": "0 5 * * *"})
     assert (changed["ETag"], changed.json()["revision"], changed.json()["cron"]) == ('"2"', 2, "0 5 * * *")
@@ -322,6 +323,6 @@ def test_the_admin_api_names_the_member_that_was_given(world):
     endpoints = world.api("GET", "endpoints", expect=200)["results"]
     setup = next(endpoint for endpoint in endpoints if not endpoint["schedulable"])
 
-    answer = world.api("POST", "schedules", {"endpoint_id": setup["id"], "cron": "0 4 * * *"}, expect=400)
+    answer = world.api("POST", "schedules", {"endpoint_id": setup["id"], "cron": DAILY}, expect=400)
 
     assert list(answer["fields"]) == ["endpoint_id"]

@@ -69,6 +69,7 @@ def test_failures_in_a_row_disable_the_schedule(world):
     assert (enabled["disabled_reason"], enabled["consecutive_failures"]) == (None, 0)
 
 
+@pytest.mark.usefixtures("nobody_works")
 @pytest.mark.parametrize(("cron", "failures"), [("*/5 * * * *", 20), ("0 4 * * *", 5)])
 def test_without_a_number_of_its_own_it_depends_on_how_often_it_is_due(world, cron, failures):
     schedule = world.create(cron=cron)

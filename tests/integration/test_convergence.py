@@ -1,7 +1,6 @@
 """What the sweep repairs, and what cannot stop it."""
 
 import asyncio
-import io
 import subprocess
 import threading
 import uuid
@@ -9,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from django.core.management import call_command
 from temporalio.client import Client
 
 from scheduler_project import embedded
 from schedules import background, convergence, ledger, sweep, temporal
 from schedules.background import PushOutcome
 from schedules.models import RunStatus, Schedule, ScheduleRun
+from tests.support.commands import reconcile
+from tests.support.expressions import DAILY
 from tests.support.fake_runner import hangs
 from tests.support.waiting import eventually
 
@@ -82,7 +82,7 @@ def test_a_row_that_cannot_be_compiled_does_not_stop_the_pass(world):
 
     assert report.of(PushOutcome.FAILED) >= 1
     assert is_synced(fine)
-    Schedule.objects.filter(id=broken["id"]).update(cron="0 4 * * *")
+    Schedule.objects.filter(id=broken["id"]).update(cron=DAILY)
 
 
 def test_mirrors_are_renewed_long_before_their_calendars_end_and_after_new_zone_rules(world):
@@ -151,14 +151,12 @@ def test_reconcile_does_not_call_a_queued_run_done(world, temporal_proxy):
         run = world.run_now(schedule)
         background.finish_background_work(timeout_seconds=30)
         ScheduleRun.objects.filter(id=run["id"]).update(created_at=datetime.now(UTC) - timedelta(minutes=1))
-        out = io.StringIO()
-        with pytest.raises(SystemExit) as exit_:
-            call_command("reconcile", stdout=out, stderr=out)
+        status, said = reconcile()
     finally:
         temporal_proxy.up()
 
-    assert exit_.value.code == 1
-    assert "Temporal does not answer" in out.getvalue()
+    assert status == 1
+    assert "Temporal does not answer" in said
     assert world.api("GET", f"runs/{run['id']}")["status"] == "queued"
     ScheduleRun.objects.filter(id=run["id"]).delete()
 

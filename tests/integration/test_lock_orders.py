@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from schedules import attempts, audit, claims, installs, services
 from schedules.models import Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
+from tests.support.expressions import DAILY
 from tests.support.waiting import eventually
 
 ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
@@ -129,7 +130,7 @@ def test_a_tenant_goes_while_a_schedule_is_created(world):
         services.create_schedule(
             tenant_id=world.tenant_id,
             install_id=world.install_id,
-            changes={"endpoint": f"POST {world.path}", "cron": "0 4 * * *"},
+            changes={"endpoint": f"POST {world.path}", "cron": DAILY},
             actor=ACTOR,
         )
         removal = Beside(lambda: installs.delete_tenant(tenant_id=world.tenant_id, actor=ACTOR))

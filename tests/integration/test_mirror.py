@@ -1,15 +1,14 @@
 """A schedule's mirror in Temporal follows its row."""
 
 import asyncio
-import io
 import uuid
 from datetime import timedelta
 
-from django.core.management import call_command
 from temporalio.client import Client, ScheduleIntervalSpec, ScheduleUpdate
 
 from schedules import background, convergence, temporal
 from schedules.models import MirrorRemoval, Schedule
+from tests.support.commands import reconcile
 from tests.support.waiting import eventually
 from workflows import names
 
@@ -115,15 +114,6 @@ def test_deleting_a_tenant_leaves_neither_rows_nor_mirrors(world):
         eventually(lambda schedule=schedule: describe(world, schedule) is None)
 
 
-def reconcile():
-    out, status = io.StringIO(), 0
-    try:
-        call_command("reconcile", stdout=out, stderr=out)
-    except SystemExit as exit_:
-        status = exit_.code
-    return status, out.getvalue()
-
-
 def test_writes_succeed_while_temporal_is_away_and_reconcile_repairs_all_of_them(world, temporal_proxy):
     changed, deleted = world.create(name="changed"), world.create(name="deleted")
     temporal_proxy.down()
@@ -160,7 +150,7 @@ def test_a_run_asked_for_while_temporal_is_away_is_started_later(world, worker, 
         reconcile()
         return world.api("GET", f"runs/{run['id']}")["status"] == "succeeded"
 
-    eventually(started_by_a_sweep, seconds=40, every=0.5)
+    eventually(started_by_a_sweep, every=0.5)
     assert len(fake_runner.calls[world.path]) == 1
 
 

@@ -87,6 +87,7 @@ def claim_slot(world, schedule, slot):
     )
 
 
+@pytest.mark.usefixtures("nobody_works")
 def test_a_newer_slot_takes_the_place_of_a_waiting_one(world):
     schedule = world.create(cron="*/5 * * * *", overlap_policy="queue")
     now = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -102,8 +103,8 @@ def test_a_newer_slot_takes_the_place_of_a_waiting_one(world):
     assert waiting.id == newer.id
 
 
-def test_a_run_by_hand_keeps_its_place_in_line(world, settings):
-    settings.TEMPORAL_TASK_QUEUE = f"nobody-{uuid.uuid4()}"
+@pytest.mark.usefixtures("nobody_works")
+def test_a_run_by_hand_keeps_its_place_in_line(world):
     schedule = world.create(cron="*/5 * * * *", overlap_policy="queue")
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     slots = [now + timedelta(minutes=5 * number - now.minute % 5) for number in (1, 2)]
@@ -119,6 +120,7 @@ def test_a_run_by_hand_keeps_its_place_in_line(world, settings):
     assert str(waiting.id) == by_hand["id"]
 
 
+@pytest.mark.usefixtures("nobody_works")
 def test_an_older_slot_that_comes_late_does_not_join_behind_a_newer_one(world):
     schedule = world.create(cron="*/5 * * * *", overlap_policy="queue")
     now = datetime.now(UTC).replace(second=0, microsecond=0)

@@ -116,12 +116,12 @@ def last_hour(hours=1):
 
 
 def test_backfill_runs_the_slots_of_a_past_range_one_at_a_time(world, worker, fake_runner):
-    schedule = world.create(cron="*/15 * * * *", timezone="UTC", payload={"a": 1})
+    schedule = world.create(cron="*/15 * * * *", timezone="UTC", payload={"a": 1}, enabled=False)
+    hour, address = last_hour(), f"schedules/{schedule['id']}/backfill"
 
-    plan = world.api("POST", f"schedules/{schedule['id']}/backfill/preview", last_hour(), expect=200)
+    plan = world.api("POST", f"{address}/preview", hour, expect=200)
     assert (plan["count"], len(plan["slots"]), plan["already_succeeded"]) == (4, 4, 0)
-    asked = world.api("POST", f"schedules/{schedule['id']}/backfill", last_hour(), expect=202, idempotency_key="b")
-    again = world.api("POST", f"schedules/{schedule['id']}/backfill", last_hour(), expect=202, idempotency_key="b")
+    asked, again = (world.api("POST", address, hour, expect=202, idempotency_key="b") for _ in range(2))
 
     assert asked == again
     runs = [world.finished_run(run_id) for run_id in asked["run_ids"]]
@@ -131,8 +131,7 @@ def test_backfill_runs_the_slots_of_a_past_range_one_at_a_time(world, worker, fa
     for earlier, later in pairwise(runs):
         assert later["started_at"] >= earlier["finished_at"]
     assert [call.context["scheduled_for"] for call in fake_runner.calls[world.path]] == plan["slots"]
-    plan = world.api("POST", f"schedules/{schedule['id']}/backfill/preview", last_hour(), expect=200)
-    assert plan["already_succeeded"] == 4
+    assert world.api("POST", f"{address}/preview", hour, expect=200)["already_succeeded"] == 4
 
 
 def test_a_backfill_beside_each_other(world, worker, fake_runner, gate):
@@ -149,7 +148,7 @@ def test_a_backfill_beside_each_other(world, worker, fake_runner, gate):
 
 def test_a_run_by_hand_waits_for_a_backfilled_one_instead_of_being_skipped(world, worker, fake_runner, gate):
     fake_runner.script(world.path, hangs(gate), answers())
-    schedule = world.create(cron="*/30 * * * *", timezone="UTC")
+    schedule = world.create(cron="*/30 * * * *", timezone="UTC", enabled=False)
     asked = world.api("POST", f"schedules/{schedule['id']}/backfill", last_hour(), expect=202)
     fake_runner.wait_for_calls(world.path, 1)
 
@@ -176,7 +175,7 @@ def test_a_run_by_hand_waits_for_a_backfilled_one_instead_of_being_skipped(world
     ],
 )
 def test_a_range_that_cannot_be_backfilled_is_refused(world, body, member):
-    schedule = world.create(cron="*/15 * * * *", timezone="UTC")
+    schedule = world.create(cron="*/15 * * * *", timezone="UTC", enabled=False)
 
     for path in ("backfill", "backfill/preview"):
         assert member in world.api("POST", f"schedules/{schedule['id']}/{path}", body, expect=400)["fields"]

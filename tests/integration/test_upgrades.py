@@ -13,6 +13,7 @@ from schedules import audit, installs, temporal, upgrades
 from schedules.errors import RemapFailed
 from schedules.models import AuditEvent, ExtensionInstall, Schedule
 from schedules.remap import Change
+from tests.support.expressions import DAILY
 from tests.support.waiting import eventually
 
 ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
@@ -384,7 +385,7 @@ def _fiddle(world, rng):
     usable = [item for item in world.api("GET", "endpoints")["results"] if item["schedulable"]]
     rows = list(Schedule.objects.filter(install_id=world.install_id))
     if usable and len(rows) < 12:
-        body = {"endpoint_id": rng.choice(usable)["id"], "cron": "0 4 * * *"}
+        body = {"endpoint_id": rng.choice(usable)["id"], "cron": DAILY}
         world.api("POST", "schedules", body, expect=201)
     if rows and rng.random() < 0.3:
         row = rng.choice(rows)

@@ -11,6 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 
 @dataclass
 class Call:
@@ -114,7 +116,7 @@ class FakeRunner:
         """Behave so on the first calls of a path, in order; the last behaviour stays."""
         self.scripts[path] = list(behaviours)
 
-    def wait_for_calls(self, path, count, *, seconds=30):
+    def wait_for_calls(self, path, count, *, seconds=PATIENCE_SECONDS):
         """The calls of a path, once there are so many."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.calls[path]) >= count, seconds), (

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -14,7 +13,9 @@ from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, Sch
 
 from scheduler_project import embedded
 from tests.support import hand_edits, processes
-from tests.support.waiting import eventually
+from tests.support.commands import SOMEBODY_ELSE_COMPARES
+from tests.support.expressions import DAILY
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 TOKEN = "registry-token-in-use"
 RUNNER_TOKEN = "runner-token-in-use"
@@ -113,14 +114,7 @@ class Platform:
         self.temporal = processes.Process(
             command, environment=processes.base_environment(), log_file=self.directory / "temporal.log"
         )
-        eventually(self.temporal_answers, seconds=30)
-
-    def temporal_answers(self):
-        try:
-            asyncio.run(Client.connect(self.temporal_address))
-        except RuntimeError:
-            return False
-        return True
+        embedded.wait_for_temporal(self.temporal_port, patience_seconds=PATIENCE_SECONDS)
 
     def stop_temporal(self):
         self.temporal.kill()
@@ -140,14 +134,7 @@ class Platform:
             log_file=self.directory / "web.log",
             workers=workers,
         )
-        # The port listens before there is a process that answers, and starting one takes seconds on a busy machine.
-        eventually(self.web_answers, seconds=60)
-
-    def web_answers(self):
-        try:
-            return self.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
+        processes.wait_for_web(self.web_port)
 
     def start_worker(self, **environment):
         self.workers_started += 1
@@ -155,7 +142,7 @@ class Platform:
             environment=self.environment | environment,
             log_file=self.directory / f"worker-{self.workers_started}.log",
         )
-        eventually(lambda: self.worker.says("worker.ready"), seconds=60)
+        eventually(lambda: self.worker.says("worker.ready"))
 
     # --- the operator
 
@@ -172,17 +159,24 @@ class Platform:
         assert not check or ended.returncode == 0, ended.stderr
         return ended
 
-    def reconcile(self, *options):
-        """The exit status and what was said, as a table {label: number}, and the errors."""
-        ended = self.manage("reconcile", *options, check=False)
+    def reconcile(self, *options, waits=True):
+        """The exit status and what was said, as a table {label: number}, and the errors.
+
+        Where somebody else compares, as the worker does each quarter, it ``waits`` and asks again.
+        """
+
+        def ended_alone():
+            ended = self.manage("reconcile", *options, check=False)
+            return not (waits and SOMEBODY_ELSE_COMPARES in ended.stderr) and ended
+
+        ended = eventually(ended_alone)
         rows = [line.rsplit(maxsplit=1) for line in ended.stdout.splitlines() if line[-1:].isdigit()]
         return ended.returncode, {label.strip(): int(number) for label, number in rows}, ended.stderr
 
     def cli(self, *arguments):
         """The real ``temporal`` command against this platform's server."""
-        executable = Path(sys.executable).with_name("temporal")
         return subprocess.run(
-            [executable, *arguments, "--address", self.temporal_address],
+            [embedded.temporal_executable(), *arguments, "--address", self.temporal_address],
             env=processes.base_environment(),
             capture_output=True,
             text=True,
@@ -211,7 +205,7 @@ class Platform:
         return answer.json()
 
     def create(self, **members):
-        said = self.host("create", **({"endpoint": f"POST {PATH}", "cron": "0 4 * * *"} | members))
+        said = self.host("create", **({"endpoint": f"POST {PATH}", "cron": DAILY} | members))
         assert said["success"], said
         return said["scheduleId"]
 
@@ -274,14 +268,14 @@ class Platform:
 
         return asyncio.run(read())
 
-    def assert_equal(self):
+    def assert_equal(self, *, seconds=PATIENCE_SECONDS):
         """Rows and mirrors are equal; lists lag behind writes, so it is asked until it is so."""
 
         def check():
             assert self.mirrors() == self.rows()
             return True
 
-        eventually(check, seconds=15)
+        eventually(check, seconds=seconds)
 
     def mirrors_ids(self):
         async def read():
@@ -348,7 +342,7 @@ class Platform:
             )
             return (status, attempts) if at else None
 
-        return eventually(ended, seconds=60)
+        return eventually(ended)
 
     def calls(self, fake_runner):
         """The calls that reached the runner for this platform's install."""
@@ -414,10 +408,10 @@ class Platform:
             INSERT INTO schedules_schedule (id, tenant_id, install_id, endpoint_method, endpoint_path, cron, timezone,
                 enabled, disabled_reason, revision, generation, synced_generation, sync_error, calendar_rules,
                 last_run_status, last_error)
-            SELECT gen_random_uuid(), %s, %s, 'POST', %s, '0 4 * * *', 'UTC', true, '', 1, 1, 0, '', '', '', ''
+            SELECT gen_random_uuid(), %s, %s, 'POST', %s, %s, 'UTC', true, '', 1, 1, 0, '', '', '', ''
             FROM generate_series(1, %s)
             """,
-            [tenant_id, install_id, PATH, rows],
+            [tenant_id, install_id, PATH, DAILY, rows],
         )
         return tenant_id
 

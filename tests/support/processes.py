@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
+from tests.support.waiting import PATIENCE_SECONDS, eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,7 +43,7 @@ class Process:
         os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(10)
 
-    def stop(self, *, seconds=20):
+    def stop(self, *, seconds=PATIENCE_SECONDS):
         """End it with SIGTERM; returns the exit status."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
@@ -67,3 +71,15 @@ def start_web(*, port, environment, log_file, workers=2, access_log=None):
     if access_log is not None:
         server += ["--access-logfile", str(access_log), "--access-logformat", "%(m)s %(U)s %(s)s"]
     return Process(server, environment=environment, log_file=log_file)
+
+
+def wait_for_web(port):
+    """Return once it answers: its port listens before there is a process that does, which is seconds later."""
+    eventually(lambda: _answers(port))
+
+
+def _answers(port):
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -11,6 +11,7 @@ from django.contrib.auth.hashers import make_password
 from deploy.demo import extension
 from scheduler_project import embedded
 from tests.support import processes
+from tests.support.expressions import DAILY
 from tests.support.platform import Platform
 from tests.support.waiting import eventually
 
@@ -173,12 +174,12 @@ class Stage(Platform):
         tenant = tenant or self.acme
         answer = self.http.post(
             f"{self.url}/api/internal/ext-scheduler/install/{tenant.install_id}",
-            json={"operation": "create", "endpoint": f"POST {HEARTBEAT}", "cron": "0 4 * * *", **members},
+            json={"operation": "create", "endpoint": f"POST {HEARTBEAT}", "cron": DAILY, **members},
             headers={"x-runner-auth": "runner-token-in-use"},
         ).json()
         assert answer.get("success"), answer
         if expect_sync:
-            eventually(lambda: self.row(answer["scheduleId"], "synced_generation = generation"), seconds=60)
+            eventually(lambda: self.row(answer["scheduleId"], "synced_generation = generation"))
         return answer["scheduleId"]
 
     def row(self, schedule_id, columns):
@@ -203,7 +204,7 @@ class Stage(Platform):
         headers = {"authorization": f"Api-Key {key}"}
         base = f"{self.url}/api/extensions/{tenant.install_id}"
         run = self.http.post(f"{base}/schedules/{schedule_id}/run-now", json={}, headers=headers).json()
-        eventually(lambda: self.http.get(f"{base}/runs/{run['id']}", headers=headers).json()["finished_at"], seconds=60)
+        eventually(lambda: self.http.get(f"{base}/runs/{run['id']}", headers=headers).json()["finished_at"])
         return run["id"]
 
     def past_runs(self, schedule_id, *, count, every_minutes, tenant=None, failing_each=0, missed_each=0, slow_each=0):

@@ -2,8 +2,11 @@
 
 import time
 
+# What need not wait for the minute's pass does not take so long, also where four processes share two slow processors.
+PATIENCE_SECONDS = 60
 
-def eventually(check, *, seconds=20, every=0.05):
+
+def eventually(check, *, seconds=PATIENCE_SECONDS, every=0.05):
     """Return the first true value of ``check()``; an assertion error or a false value is tried again."""
     deadline = time.monotonic() + seconds
     while True:

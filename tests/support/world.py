@@ -7,6 +7,7 @@ from django.test import Client
 
 from schedules import api_keys, audit
 from schedules.models import Role, Schedule, ScheduleRun
+from tests.support.expressions import DAILY
 from tests.support.waiting import eventually
 
 RUNNER_TOKEN = "runner-token-in-use"
@@ -125,7 +126,7 @@ class World:
 
     def create(self, *, sync=True, **changes):
         """Create a schedule, and wait for its mirror unless that cannot come."""
-        body = {"endpoint": f"POST {self.path}", "cron": "0 4 * * *"} | changes
+        body = {"endpoint": f"POST {self.path}", "cron": DAILY} | changes
         created = self.api("POST", "schedules", body, expect=201)
         return self.synced(created) if sync else created
 
@@ -157,12 +158,12 @@ class World:
     def run_now(self, schedule, *, expect=202, body=None, **headers):
         return self.api("POST", f"schedules/{schedule['id']}/run-now", body or {}, expect=expect, **headers)
 
-    def finished_run(self, run_id, *, seconds=30):
+    def finished_run(self, run_id):
         def check():
             run = self.api("GET", f"runs/{run_id}", expect=200)
             return run if run["finished_at"] else None
 
-        return eventually(check, seconds=seconds)
+        return eventually(check)
 
     def runs(self, schedule, **filters):
         """Every run of a schedule, oldest slot first."""
