@@ -20,9 +20,11 @@ check: $(INSTALLED)
 	DJANGO_DEBUG=1 DATABASE_URL=postgresql://none@127.0.0.1:1/none $(PYTHON) manage.py openapi --check docs/openapi.json
 	DJANGO_SECRET_KEY=$$($(PYTHON) -c "import secrets; print(secrets.token_urlsafe(64))") $(PYTHON) manage.py check --deploy --fail-level WARNING
 
-# QUICK=1 takes small sizes and leaves docs/ alone. Where Celery cannot be installed, its rows say that it is not there.
-bench: $(INSTALLED)
-	-$(MAKE) --silent $(CELERY_INSTALLED)
+# A slow engine gets a share of the full sizes (BENCH_SHARE=1 takes all of them), QUICK=1 takes small ones, and both leave
+# docs/ alone. Where Celery cannot be installed, its rows say that it is not there.
+bench:
+	-@$(MAKE) --silent --keep-going --jobs=2 $(INSTALLED) $(CELERY_INSTALLED)
+	@$(MAKE) --silent $(INSTALLED)
 	$(PYTHON) -m bench
 
 # The main pages at both widths, light and dark, into var/screenshots; needs Chromium, as the tests do.

@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from bench import sides, sink, stage, turns
+from bench import sides, sink, turns
 from bench.processes import Meter
 from bench.report import Figure
 from bench.sides import Side
 from bench.sizes import SIZES
+from bench.stage import Stage
 from bench.turns import Taken
 
 ABOUT: Final = f"""
 So many schedules are due in one second; all sides call the same sink, which answers at once and stamps each arrival.
 Lateness counts from the second to the arrival. The sides take turns, {SIZES.rounds} each, and the figures are medians
-(lowest-highest). Ours being due on full minutes, the order within a round is always the same. A turn that cannot begin
-from rest, as on a slower machine, is left out and said. Processor time counts from two seconds before the instant until
-every run is at its end.
+(lowest-highest). Ours are due on full minutes, and the others in between, in an order that changes from round to round.
+The turns are as far apart as the engine's rate in a flow lets expect; one that still cannot begin from rest is made up
+for at the end if it is Celery's, whose schedules can be due at any time, or else left out and said. Processor time
+counts from two seconds before the instant until every run is at its end.
 {sides.WHAT_EACH_DOES}"""
-# The turns of a round, by the seconds from its begin. Ours are on full minutes, as our cron has no seconds. On two
-# cores the engine brings 300 runs to their end in seven seconds and 1,000 in 28.
-ROUND: Final = (
-    (0, 1000, sides.OURS),
-    (33, 1000, sides.CELERY),
-    (46, 300, sides.BARE),
-    (60, 300, sides.OURS),
-    (72, 1000, sides.BARE),
-    (112, 300, sides.CELERY),
-)
-ROUND_SECONDS: Final = 120
-# What a turn that could not begin from rest is made up in.
-SPARE_ROUNDS: Final = 1
-ARMING_SECONDS: Final = 8
+# A burst's rate as a share of the flow's. An engine that brings fewer runs a second than this is slow, and keeps less
+# of its rate in a burst.
+SWIFT: Final = 58.0
+SHARES_WHERE_SWIFT: Final = {sides.OURS: 0.55, sides.BARE: 0.55, sides.CELERY: 2.2}
+SHARES_WHERE_SLOW: Final = {sides.OURS: 0.34, sides.BARE: 0.34, sides.CELERY: 1.6}
+# From the last call until every run is recorded and counted.
+ENDING_SECONDS: Final = 2
 # How long before the instant a side must have been left alone. Beat looks for changes each five seconds.
 REST_SECONDS: Final = {sides.OURS: 2, sides.BARE: 2, sides.CELERY: 6}
-# Of both sides on Temporal together, for one schedule of each.
-PREPARING_SECONDS: Final = 0.035
+# Whose schedules are made for one instant only, shortly before it: a turn that was left out can be made up for.
+DUE_AT_WILL: Final = (sides.CELERY,)
+# Of every second round, by the size's place among `SIZES.bursts`. Ours are due on full minutes, as our cron has no
+# seconds; the others' turns are where they fit between these, one before the other and then the other way round.
+ORDERS: Final = (
+    ((1, sides.OURS), (0, sides.CELERY), (0, sides.BARE), (0, sides.OURS), (1, sides.BARE), (1, sides.CELERY)),
+    ((1, sides.OURS), (0, sides.BARE), (0, sides.CELERY), (0, sides.OURS), (1, sides.CELERY), (1, sides.BARE)),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One side's turn at one size, so many seconds after the begin of the first round."""
+    """One side's turn at one size, so many seconds after the begin of the first."""
 
     seconds: int
     count: int
@@ -54,87 +57,108 @@ class Turn:
 
 @dataclass(slots=True)
 class _Burst:
-    """What came of one size."""
+    """What came of one size: each side's turns, and how many of whose were left out for which reason."""
 
     taken: dict[str, list[Taken]] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def run() -> list[Figure]:
-    """Measure each size."""
-    with (
-        stage.built(call_seconds=0, log_statements=False) as built,
-        turns.all_sides(built) as all_sides,
-    ):
-        rounds = timetable(all_sides)
-        prepared, begins = _prepare(all_sides, rounds)
-        bursts = {count: _Burst({name: [] for name in all_sides}) for count in SIZES.bursts}
-        for number, turns_of_it in enumerate(rounds):
-            if number >= SIZES.rounds and not any(burst.left_out for burst in bursts.values()):
-                break
-            for turn in turns_of_it:
-                burst, due = bursts[turn.count], begins + timedelta(seconds=turn.seconds)
-                taken = _take(built.sink_port, prepared[turn.count, turn.side], due, turn.count)
-                if taken is None:
-                    burst.left_out[turn.side] += 1
-                else:
-                    burst.taken[turn.side].append(taken)
+def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
+    """Each side's turns at each size."""
+    rate = turns.flow_rate(built.sink_port, all_sides[sides.BARE], turns.TRIED_RUNS)
+    timetable = lay_out(all_sides, rate)
+    turns.say(
+        f"the engine brings {rate:.0f} runs a second: the last burst is {timetable[-1].seconds} s after the first"
+    )
+    seconds = turns.preparing_seconds(sum(SIZES.bursts), rate)
+    prepared, begins = _prepare(all_sides, timetable, preparing_seconds=seconds)
+    bursts = _take_all(built.sink_port, prepared, timetable, begins)
     return [figure for count, burst in bursts.items() for figure in _figures(count, burst)]
 
 
-def timetable(all_sides: Mapping[str, Side]) -> list[list[Turn]]:
-    """The turns of each round, spare ones at the end, of those sides and sizes that there are."""
-    sizes = dict(zip(sorted({count for _, count, _ in ROUND}), SIZES.bursts, strict=False))
-    return [
-        [
-            Turn(number * ROUND_SECONDS + at, sizes[size], side)
-            for at, size, side in ROUND
-            if size in sizes and side in all_sides
-        ]
-        for number in range(SIZES.rounds + SPARE_ROUNDS)
-    ]
+def lay_out(all_sides: Collection[str], rate: float, counts: Sequence[int] = SIZES.bursts) -> list[Turn]:
+    """The turns of those sides that there are: none is due before the one before it is likely to be over."""
+    shares = SHARES_WHERE_SWIFT if rate >= SWIFT else SHARES_WHERE_SLOW
+    found: list[Turn] = []
+    free = -float(REST_SECONDS[sides.OURS])
+    for place, side in itertools.chain.from_iterable(ORDERS[number % 2] for number in range(SIZES.rounds)):
+        if place >= len(counts) or side not in all_sides:
+            continue
+        count = counts[place]
+        seconds = math.ceil(free + REST_SECONDS[side])
+        if side == sides.OURS:
+            seconds = math.ceil(seconds / 60) * 60
+        found.append(Turn(seconds, count, side))
+        free = seconds + count / (rate * shares[side]) + ENDING_SECONDS
+    return found
 
 
-def _prepare(all_sides: Mapping[str, Side], rounds: list[list[Turn]]) -> tuple[dict[tuple[int, str], Side], datetime]:
+def _prepare(
+    all_sides: Mapping[str, Side], timetable: list[Turn], *, preparing_seconds: float
+) -> tuple[dict[tuple[int, str], Side], datetime]:
     """Make all schedules before the first turn, so that no turn has to wait for its own; and when it all begins."""
-    lead_seconds = sum(SIZES.bursts) * PREPARING_SECONDS + ARMING_SECONDS
-    begins = turns.next_minute(lead_seconds=lead_seconds - rounds[0][0].seconds)
+    begins = turns.next_minute(lead_seconds=preparing_seconds + turns.ARMING_SECONDS)
     prepared: dict[tuple[int, str], Side] = {}
     for name, side in all_sides.items():
         for count in SIZES.bursts:
             prepared[count, name] = copy(side)
             dues = [
                 begins + timedelta(seconds=turn.seconds)
-                for turns_of_it in rounds
-                for turn in turns_of_it
+                for turn in timetable
                 if (turn.count, turn.side) == (count, name)
             ]
             prepared[count, name].prepare(count, dues)
-    if datetime.now(UTC) > begins + timedelta(seconds=rounds[0][0].seconds - ARMING_SECONDS):
-        raise RuntimeError("the schedules were not there in time; this machine is too slow or too busy")
+    turns.check_prepared(begins)
     return prepared, begins
 
 
-def _take(port: int, side: Side, due: datetime, count: int) -> Taken | None:
-    turns.wait_until(due - timedelta(seconds=ARMING_SECONDS))
+def _take_all(
+    port: int, prepared: Mapping[tuple[int, str], Side], timetable: Sequence[Turn], begins: datetime
+) -> dict[int, _Burst]:
+    """What came of each size's turns."""
+    bursts = {count: _Burst() for count in SIZES.bursts}
+
+    def why_not(turn: Turn, due: datetime) -> str:
+        """Nothing where the turn was taken, or else why it was left out."""
+        try:
+            taken = _take(port, prepared[turn.count, turn.side], due, turn.count)
+        except RuntimeError as reason:
+            turns.say(f"burst of {turn.count}, {turn.side}: left out, {reason}")
+            return str(reason)
+        bursts[turn.count].taken.setdefault(turn.side, []).append(taken)
+        return ""
+
+    left_out = {turn: why_not(turn, begins + timedelta(seconds=turn.seconds)) for turn in timetable}
+    for turn in [turn for turn, reason in left_out.items() if reason and turn.side in DUE_AT_WILL]:
+        soon = datetime.now(UTC) + timedelta(seconds=turns.ARMING_SECONDS + REST_SECONDS[turn.side])
+        left_out[turn] = why_not(turn, soon)
+    for turn, reason in left_out.items():
+        if reason:
+            bursts[turn.count].left_out[turn.side, reason] += 1
+    return bursts
+
+
+def _take(port: int, side: Side, due: datetime, count: int) -> Taken:
+    """One turn; raises RuntimeError where it could not begin from rest, or did not come to its end."""
+    turns.wait_until(due - timedelta(seconds=turns.ARMING_SECONDS))
     if datetime.now(UTC) > due - timedelta(seconds=REST_SECONDS[side.name]):
-        turns.say(f"burst of {count}, {side.name}: left out, as the turn before took too long")
-        return None
+        raise RuntimeError("as the turn before took too long")
     side.arm(due)
     turns.wait_until(due - timedelta(seconds=2))
     # Also the schedules of a turn that was left out are due at its time.
-    if any(arrival["at"] > due.timestamp() - ARMING_SECONDS for arrival in sink.read_arrivals(port)):
-        turns.say(f"burst of {count}, {side.name}: left out, as calls of another turn were still coming")
+    if any(arrival["at"] > due.timestamp() - turns.ARMING_SECONDS for arrival in sink.read_arrivals(port)):
         side.disarm()
-        return None
+        raise RuntimeError("as calls of another turn were still coming")
     meter = Meter(side.pids())
     meter.start()
-    turns.wait_until(due)
-    arrivals = turns.collect(port, side.path, side.expected(due))
-    side.wait_until_done(due)
-    turns.settle()
-    usage = meter.stop()
-    side.disarm()
+    try:
+        turns.wait_until(due)
+        arrivals = turns.collect(port, side.path, side.expected(due))
+        side.wait_until_done(due)
+        turns.settle()
+    finally:
+        usage = meter.stop()
+        side.disarm()
     late = sorted(arrival["at"] - due.timestamp() for arrival in arrivals)
     taken = Taken(late, len(late) / late[-1], usage)
     turns.say_taken(f"burst of {count}", side.name, taken)
@@ -142,11 +166,12 @@ def _take(port: int, side: Side, due: datetime, count: int) -> Taken | None:
 
 
 def _figures(count: int, burst: _Burst) -> list[Figure]:
-    """The figures of the turns that began from rest, and whose did not."""
-    scenario, why = f"burst of {count} schedules due in one second", "it could not begin from rest"
-    taken = {name: repeats for name, repeats in burst.taken.items() if repeats}
-    found = turns.figures(scenario, taken) if sides.OURS in taken else []
-    return found + [
+    """The figures of the turns that were taken, and whose were not."""
+    scenario = f"burst of {count} schedules due in one second"
+    taken: dict[str, list[Taken]] = {side: burst.taken[side] for side in sides.ALL if side in burst.taken}
+    if sides.OURS not in taken:
+        raise RuntimeError(f"no turn of ours could be taken: {dict(burst.left_out)}")
+    return turns.figures(scenario, taken) + [
         Figure(scenario, f"turns of {name} left out", number, None, "turns", why)
-        for name, number in burst.left_out.items()
+        for (name, why), number in burst.left_out.items()
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from bench.report import Figure
+from bench.report import Figure, percentile
 from bench.sizes import SIZES
 from schedules import calendars, cron
 
@@ -86,8 +86,7 @@ def _figure(
         started = time.perf_counter()
         act(text)
         durations.append((time.perf_counter() - started) * 1000)
-    p99 = sorted(durations)[int(len(durations) * 0.99)]
-    return Figure(NAME, f"p99, {what}", p99, limit, "ms", meaning)
+    return Figure(NAME, f"p99, {what}", percentile(sorted(durations), 99), limit, "ms", meaning)
 
 
 def _honest(pick: random.Random) -> str:

@@ -6,21 +6,22 @@ later: the worker, and what fires its schedules (Temporal's server; beat and Red
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from bench import sides, sink, stage, turns
+from bench import sides, sink, turns
 from bench.report import Figure, compared
 from bench.sides import Side
 from bench.sizes import SIZES
+from bench.stage import Stage
 
 CALL_SECONDS: Final = 0.5
 DOWN_SECONDS: Final = 2.0
-ARMING_SECONDS: Final = 8
 # A call that comes later than this after its time is late. A burst of this size alone takes about half of it.
 LATE_SECONDS: Final = 30.0
 # How long the last burst is waited for; those before it have longer. The longest wait is that of a Celery task that a
@@ -39,7 +40,8 @@ A call is lost if it has not come when the last burst is {PATIENCE_SECONDS:g} s 
 {LATE_SECONDS:g} s after it, and doubled if it came more than once. All sides are at-least-once: what was in flight is
 to come again. A runner that remembers idempotency keys answers ours without running the guest twice, and likewise
 Celery's where one task was delivered twice. Calls that come twice under two keys, or without one, run twice whatever
-the runner does.
+the runner does. What doubles is for the most part what was in flight at the crash, so a side that calls faster doubles
+more; and ours and the bare side wait for each other in one engine when they are back.
 {sides.WHAT_EACH_DOES}"""
 
 
@@ -59,48 +61,88 @@ class _Group:
     """Sides that go down together."""
 
     members: list[Side]
-    crashed_at: float | None = None
+    came_before: Counter[str] = field(default_factory=Counter)
+    in_flight: Counter[str] = field(default_factory=Counter)
+    recovery: threading.Timer | None = None
     is_back: bool = False
+    failure: BaseException | None = None
 
-    def step(self, come: Counter[str], expected: dict[str, set[str]]) -> None:
-        """Crash once a third of the calls have come, and come back a little later."""
-        if self.crashed_at is None:
-            if sum(come[side.path] for side in self.members) * 3 >= sum(
-                len(expected[one.path]) for one in self.members
-            ):
-                for side in self.members:
-                    side.crash()
-                    turns.say(f"killed, {side.name}: SIGKILL after {come[side.path]} calls")
-                self.crashed_at = time.monotonic()
-        elif not self.is_back and time.monotonic() > self.crashed_at + DOWN_SECONDS:
+    def step(self, come: Counter[str], expected: dict[str, set[str]], arrivals: Sequence[dict[str, Any]]) -> None:
+        """Crash once a third of the calls have come, and come back a little later, beside whatever others do."""
+        if self.recovery is None and sum(come[side.path] for side in self.members) * 3 >= sum(
+            len(expected[one.path]) for one in self.members
+        ):
+            for side in self.members:
+                side.crash()
+                self.came_before[side.name] = come[side.path]
+                unanswered = time.time() - CALL_SECONDS
+                self.in_flight[side.name] = sum(
+                    arrival["path"] == side.path and arrival["at"] > unanswered for arrival in arrivals
+                )
+                turns.say(f"killed, {side.name}: SIGKILL after {come[side.path]} calls")
+            self.recovery = threading.Timer(DOWN_SECONDS, self._recover)
+            self.recovery.start()
+
+    def check_back(self) -> None:
+        """Raise RuntimeError where it is not back by now: what is due next would fall into its absence."""
+        if not self.is_back:
+            message = "a side was not brought down and back in time; this machine is too slow or too busy"
+            raise RuntimeError(message) from self.failure
+
+    def wait_until_back(self) -> None:
+        """Leave nothing to be started behind anybody's back."""
+        if self.recovery is not None:
+            self.recovery.join()
+
+    def _recover(self) -> None:
+        try:
             for side in self.members:
                 side.recover()
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that looks after all
+            self.failure = error
+        else:
             self.is_back = True
 
 
-def run() -> list[Figure]:
-    """Measure."""
-    taken: dict[str, list[Losses]] = {}
-    with (
-        stage.built(call_seconds=CALL_SECONDS, log_statements=False) as built,
-        turns.all_sides(built) as all_sides,
-    ):
-        # Both Temporal sides need some ten milliseconds for a schedule.
-        first = turns.next_minute(lead_seconds=SIZES.killed * 0.03 + ARMING_SECONDS)
-        dues = [first + timedelta(seconds=number * ROUND_SECONDS) for number in range(SIZES.kill_rounds)]
+def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
+    """Each side's crashes. What is left of the stage afterwards is no place to measure anything else."""
+    turns.wait_until_quiet(built.sink_port)
+    rate = turns.flow_rate(built.sink_port, all_sides[sides.BARE], turns.TRIED_RUNS)
+    sink.set_call_seconds(built.sink_port, CALL_SECONDS)
+    first = turns.next_minute(lead_seconds=turns.preparing_seconds(SIZES.killed, rate) + turns.ARMING_SECONDS)
+    dues = [first + timedelta(seconds=number * ROUND_SECONDS) for number in range(SIZES.kill_rounds)]
+    for side in all_sides.values():
+        side.prepare(SIZES.killed, dues)
+    turns.check_prepared(first)
+    expected: list[dict[str, set[str]]] = []
+    arrivals: list[dict[str, Any]] = []
+    came_before: dict[str, list[float]] = {}
+    in_flight: dict[str, list[float]] = {}
+    sink.read_arrivals(built.sink_port)
+    for due in dues:
+        turns.wait_until(due - timedelta(seconds=turns.ARMING_SECONDS))
         for side in all_sides.values():
-            side.prepare(SIZES.killed, dues)
-        expected: list[dict[str, set[str]]] = []
-        arrivals: list[dict[str, Any]] = []
-        sink.read_arrivals(built.sink_port)
-        for due in dues:
-            turns.wait_until(due - timedelta(seconds=ARMING_SECONDS))
-            for side in all_sides.values():
-                side.arm(due)
-            expected.append({side.path: side.expected(due) for side in all_sides.values()})
-            turns.wait_until(due)
-            end = due.timestamp() + (ROUND_SECONDS - ARMING_SECONDS if due != dues[-1] else PATIENCE_SECONDS)
-            arrivals += _crash_in_burst(built.sink_port, all_sides, expected[-1], until=end)
+            side.arm(due)
+        expected.append({side.path: side.expected(due) for side in all_sides.values()})
+        turns.wait_until(due)
+        end = due.timestamp() + (ROUND_SECONDS - turns.ARMING_SECONDS if due != dues[-1] else PATIENCE_SECONDS)
+        came, groups = _crash_in_burst(built.sink_port, all_sides, expected[-1], until=end)
+        arrivals += came
+        for name in all_sides:
+            came_before.setdefault(name, []).append(float(sum(group.came_before[name] for group in groups)))
+            in_flight.setdefault(name, []).append(float(sum(group.in_flight[name] for group in groups)))
+    found = compared(NAME, "calls that had come at the crash", "calls", came_before, {})
+    found += compared(NAME, "calls in flight at the crash", "calls", in_flight, {})
+    return [*found, *_figures(all_sides, dues, expected, arrivals)]
+
+
+def _figures(
+    all_sides: Mapping[str, Side],
+    dues: Sequence[datetime],
+    expected: Sequence[dict[str, set[str]]],
+    arrivals: Sequence[dict[str, Any]],
+) -> list[Figure]:
+    taken: dict[str, list[Losses]] = {}
     for due, ids in zip(dues, expected, strict=True):
         for name, side in all_sides.items():
             # What came of an earlier burst in a later one's time is counted with its own.
@@ -138,23 +180,30 @@ def count_losses(expected: set[str], arrivals: Sequence[dict[str, Any]], *, due:
 
 
 def _crash_in_burst(
-    port: int, all_sides: dict[str, Side], expected: dict[str, set[str]], *, until: float
-) -> list[dict[str, Any]]:
-    """Let the sides crash and come back; returns all calls until then, repeats among them."""
+    port: int, all_sides: Mapping[str, Side], expected: dict[str, set[str]], *, until: float
+) -> tuple[list[dict[str, Any]], list[_Group]]:
+    """Let the sides crash and come back.
+
+    Returns all calls until then, repeats among them, and the groups that went down together.
+    """
     on_temporal = [side for name, side in all_sides.items() if name != sides.CELERY]
     groups = [_Group(on_temporal), *(_Group([side]) for name, side in all_sides.items() if name == sides.CELERY)]
     arrivals: list[dict[str, Any]] = []
     come: Counter[str] = Counter()
     seen: set[str] = set()
-    while time.time() < until:
-        for arrival in sink.read_arrivals(port):
-            arrivals.append(arrival)
-            if arrival["id"] not in seen and arrival["id"] in expected.get(arrival["path"], ()):
-                seen.add(arrival["id"])
-                come[arrival["path"]] += 1
+    try:
+        while time.time() < until:
+            for arrival in sink.read_arrivals(port):
+                arrivals.append(arrival)
+                if arrival["id"] not in seen and arrival["id"] in expected.get(arrival["path"], ()):
+                    seen.add(arrival["id"])
+                    come[arrival["path"]] += 1
+            for group in groups:
+                group.step(come, expected, arrivals)
+            time.sleep(0.05)
         for group in groups:
-            group.step(come, expected)
-        time.sleep(0.05)
-    if not all(group.is_back for group in groups):
-        raise RuntimeError("a side was not brought down and back in time; this machine is too slow or too busy")
-    return arrivals
+            group.check_back()
+    finally:
+        for group in groups:
+            group.wait_until_back()
+    return arrivals, groups

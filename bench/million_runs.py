@@ -7,16 +7,15 @@ claim and record, one after the other on one connection, as a worker writes them
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from bench import stage
-from bench.report import Figure
+from bench.report import Figure, percentile
 from bench.sizes import SIZES
 
 RUNS: Final = SIZES.runs
@@ -83,48 +82,29 @@ def _measure() -> list[Figure]:
     started = time.monotonic()
     purged = retention.purge()
     purged_per_second = purged / (time.monotonic() - started)
-    figures = [
+    purge = [
         Figure(
-            NAME,
-            f"p95 of {name}",
-            many[name] * 1000,
-            few[name] * 1000,
-            "ms",
-            "at most 2 is wanted",
-            beside=f"{FEW:,} runs",
-        )
-        for name in pages
-    ]
-    figures += [
-        Figure(NAME, f"p95 of {name}, against its limit", many[name] * 1000, PAGE_MS, "ms", "at most 1 is wanted")
-        for name in pages
-        if name.endswith("(admin)")
-    ]
-    figures += [
-        Figure(
-            NAME,
-            f"statements of {name}",
-            statements_then[name],
-            statements[name],
-            "SQL",
-            "1 is constant",
-            f"{FEW:,} runs",
-        )
-        for name in pages
-    ]
-    figures += [
-        Figure(
-            NAME,
-            "purge",
-            purged_per_second,
-            claims_per_second,
-            "runs/s",
-            "at least 10 is wanted",
-            "claim and record",
+            NAME, "purge", purged_per_second, claims_per_second, "runs/s", "at least 10 is wanted", "claim and record"
         ),
         Figure(NAME, "purge", purged_per_second, bulk_per_second, "runs/s", "", "one bulk insert"),
     ]
-    return figures
+    return [*_page_figures(few, many), *_statement_figures(statements, statements_then), *purge]
+
+
+def _page_figures(few: Mapping[str, float], many: Mapping[str, float]) -> Iterator[Figure]:
+    """Each page's time with many runs beside that with few, and beside the limit of those that people look at."""
+    for name in few:
+        measured, against, wanted = many[name] * 1000, few[name] * 1000, "at most 2 is wanted"
+        yield Figure(NAME, f"p95 of {name}", measured, against, "ms", wanted, beside=f"{FEW:,} runs")
+    for name in few:
+        if name.endswith("(admin)"):
+            measured, wanted = many[name] * 1000, "at most 1 is wanted"
+            yield Figure(NAME, f"p95 of {name}, against its limit", measured, PAGE_MS, "ms", wanted)
+
+
+def _statement_figures(few: Mapping[str, int], many: Mapping[str, int]) -> Iterator[Figure]:
+    for name in few:
+        yield Figure(NAME, f"statements of {name}", many[name], few[name], "SQL", "1 is constant", f"{FEW:,} runs")
 
 
 def _fill(tenant_id: uuid.UUID, install_id: uuid.UUID, seeded: list[Any], *, rows: int) -> None:
@@ -218,7 +198,7 @@ def _p95(page: Callable[[], None]) -> float:
         started = time.perf_counter()
         page()
         times.append(time.perf_counter() - started)
-    return statistics.quantiles(times, n=20)[-1]
+    return percentile(sorted(times), 95)
 
 
 def _statements(page: Callable[[], None]) -> int:

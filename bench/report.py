@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,19 +44,25 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Measured over what it is held against; None where there is nothing to divide by."""
-        return self.measured / self.against if self.against else None
+        """Measured over what it is held against; None where that is nothing, or where one of them is less than that."""
+        if self.against is None or self.against <= 0 or self.measured < 0:
+            return None
+        return self.measured / self.against
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one scenario: its figures, or why there are none."""
+    """What became of one scenario: its figures, or why there are none.
+
+    ``together`` are those that were measured on one stage one after the other, itself among them.
+    """
 
     name: str
     about: str
     seconds: float
     figures: Sequence[Figure] = ()
     failure: str = ""
+    together: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +150,8 @@ def render_page(outcomes: Sequence[Outcome], surroundings: Surroundings, *, plot
 
 
 def _render_outcome(outcome: Outcome) -> list[str]:
-    lines = [f"## {outcome.name.capitalize()}", "", f"`{_size()}.venv/bin/python -m bench {outcome.name!r}`", ""]
+    command = shlex.join([".venv/bin/python", "-m", "bench", *(outcome.together or [outcome.name])])
+    lines = [f"## {outcome.name.capitalize()}", "", f"`{_size()}{command}`", ""]
     lines += [outcome.about.strip(), ""]
     if outcome.failure:
         return [*lines, f"**No figures:** {outcome.failure}"]
@@ -153,8 +161,8 @@ def _render_outcome(outcome: Outcome) -> list[str]:
 
 
 def _size() -> str:
-    """What the line that repeats a figure begins with, as small sizes measure something else."""
-    return "QUICK=1 " if sizes.is_quick() else ""
+    """What the line that repeats a figure begins with, as other sizes measure something else."""
+    return "QUICK=1 " if sizes.is_quick() else f"{sizes.SHARE_VARIABLE}={sizes.share():g} "
 
 
 def _render_table(figures: Sequence[Figure]) -> list[str]:

@@ -25,7 +25,7 @@ from temporalio.client import (
 from bench import bare, celery_stage, stage
 from bench.celery_stage import CeleryStage
 from bench.processes import Managed
-from bench.stage import Stage
+from bench.stage import Engine, Stage
 from scheduler_project import embedded
 from workflows import names
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OURS: Final = "ours"
 BARE: Final = "bare Temporal"
 CELERY: Final = "Celery"
+ALL: Final = (OURS, BARE, CELERY)
 # What a run is in Temporal, of those sides that stand on it.
 WORKFLOW_TYPES: Final = {OURS: names.RUN_SCHEDULE, BARE: bare.BareRun.__name__}
 AT_ONCE: Final = 8
@@ -52,8 +53,8 @@ WHAT_EACH_DOES: Final = f"""
 - **Celery** is django-celery-beat with a gevent worker (concurrency {celery_stage.CONCURRENCY}, `acks_late`, prefetch
   1, visibility timeout {celery_stage.VISIBILITY_SECONDS} s) on Redis with an append-only file, written to disk each
   second. Each run writes one row and nothing more. Beat writes down each send at once (`beat_sync_every=1`), which
-  costs it a statement a send, so that it does not send twice what it sent before it died. It keeps no history and no
-  tenants, and nothing keeps two runs of one schedule apart.
+  costs it several statements a send, so that it does not send twice what it sent before it died. It keeps no history
+  and no tenants, and nothing keeps two runs of one schedule apart.
 """
 
 
@@ -113,18 +114,18 @@ class Ours:
         """Worker, engine and database."""
         return {
             "worker": self._built.worker.pid,
-            "Temporal": self._built.temporal.pid,
+            "Temporal": self._built.engine.process.pid,
             "PostgreSQL": self._built.postgres_pid,
         }
 
     def crash(self) -> None:
         """Worker and engine."""
         self._built.worker.kill()
-        self._built.temporal.kill()
+        self._built.engine.process.kill()
 
     def recover(self) -> None:
         """Engine and worker."""
-        _start_temporal(self._built)
+        _start_engine(self._built.engine)
         self._built.worker.start()
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:
@@ -132,6 +133,7 @@ class Ours:
         from django.db import connection
 
         from schedules import convergence
+        from schedules.models import OverlapPolicy
         from schedules.models import Schedule as Row
 
         assert all(moment.second == 0 for moment in due)
@@ -145,6 +147,8 @@ class Ours:
             exact_until=None,
             accounted_until=datetime.now(UTC),
             next_slot_at=due[0],
+            # As on the other sides, no call is left out because a crash has kept the one before.
+            overlap_policy=OverlapPolicy.QUEUE,
         )
 
         def push(entry: tuple[uuid.UUID, uuid.UUID, uuid.UUID]) -> None:
@@ -240,24 +244,24 @@ class Bare:
     name = BARE
     path = bare.PATH
 
-    def __init__(self, built: Stage, worker: Managed) -> None:
-        self._built = built
+    def __init__(self, engine: Engine, worker: Managed) -> None:
+        self._engine = engine
         self._worker = worker
         self._prefix = ""
         self._count = 0
 
     def pids(self) -> dict[str, int]:
         """Its own worker, and the same engine."""
-        return {"worker": self._worker.pid, "Temporal": self._built.temporal.pid}
+        return {"worker": self._worker.pid, "Temporal": self._engine.process.pid}
 
     def crash(self) -> None:
         """Worker and engine."""
         self._worker.kill()
-        self._built.temporal.kill()
+        self._engine.process.kill()
 
     def recover(self) -> None:
         """Engine and worker."""
-        _start_temporal(self._built)
+        _start_engine(self._engine)
         self._worker.start()
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:
@@ -391,9 +395,9 @@ class CelerySide:
         self.wait_until_done(datetime.now(UTC))
 
 
-def _start_temporal(built: Stage) -> None:
-    built.temporal.start()
-    embedded.wait_for_port(built.temporal_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
+def _start_engine(engine: Engine) -> None:
+    engine.process.start()
+    embedded.wait_for_temporal(engine.port, patience_seconds=embedded.START_PATIENCE_SECONDS)
 
 
 def _calendar(moment: datetime) -> ScheduleCalendarSpec:

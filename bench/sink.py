@@ -1,7 +1,7 @@
 """``python -m bench.sink PORT SECONDS``: a runner that answers every call with success, after so many seconds.
 
 One process and one coroutine a call, so that what is measured is the other side. It stamps each call as it arrives;
-``GET /arrivals`` answers the stamps so far and forgets them.
+``GET /arrivals`` answers the stamps so far and forgets them; ``GET /seconds/0.5`` lets each later call take so long.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def read_arrivals(port: int) -> list[dict[str, Any]]:
     return arrivals
 
 
+def set_call_seconds(port: int, seconds: float) -> None:
+    """Let calls from now on take so long."""
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/seconds/{seconds}", timeout=10).close()
+
+
 class _Sink:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -43,6 +48,8 @@ class _Sink:
                 path = head.split(b" ", 2)[1].decode()
                 if path == "/arrivals":
                     answer, self._arrivals = json.dumps(self._arrivals).encode(), []
+                elif path.startswith("/seconds/"):
+                    answer, self._seconds = b"", float(path.removeprefix("/seconds/"))
                 else:
                     key = re.search(rb"x-idempotency-key: *(\S+)", head, re.IGNORECASE)
                     self._arrivals.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -25,6 +26,7 @@ from scheduler_project import embedded
 if TYPE_CHECKING:
     # Models need Django to be set up, which a scenario does once it has a database.
     from schedules.models import ApiEndpoint, ExtensionInstall, Schedule
+    from schedules.system_schedules import SystemSchedule
 
 WORKER_CONNECTION_NAME: Final = "bench-worker"
 # Both protocols' forms: "statement: …" and "execute <name>: …".
@@ -32,16 +34,23 @@ _STATEMENT: Final = re.compile(r"LOG: +(statement|execute [^:]*): ")
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """A Temporal server that answers."""
+
+    process: Managed
+    port: int
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """What a scenario works with. ``directory`` goes with it; the database is ``database_url``."""
 
     worker: Managed
-    temporal: Managed
+    engine: Engine
     postgres_pid: int
     postgres_log: Path
     database_url: str
-    temporal_file: Path
-    temporal_port: int
     sink_port: int
     directory: Path
 
@@ -60,37 +69,49 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
         options = {"log_statement": "all" if log_statements else "none", "log_line_prefix": "%a|"}
         postgres = directory / "postgres"
         url = stack.enter_context(embedded.running_postgres(postgres, options=options, adopt=True))
-        temporal_port, sink_port = embedded.free_port(), embedded.free_port()
-        temporal_file = directory / "temporal.db"
-        command = embedded.temporal_server_command(port=temporal_port, ui_port=None, database_file=temporal_file)
-        temporal = stack.enter_context(processes.running(command, log=os.devnull))
-        embedded.wait_for_port(temporal_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
-        os.environ |= _environment(url=url, temporal_port=temporal_port, sink_port=sink_port)
+        engine = stack.enter_context(running_engine(directory))
+        sink_port = stack.enter_context(running_sink(call_seconds))
+        os.environ |= _environment(url=url)
         _set_up_django()
-        stack.enter_context(processes.running([sys.executable, "-m", "bench.sink", str(sink_port), str(call_seconds)]))
-        embedded.wait_for_port(sink_port, patience_seconds=10)
         worker = stack.enter_context(
             processes.running([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME)
         )
         yield Stage(
             worker=worker,
-            temporal=temporal,
+            engine=engine,
             postgres_pid=int((postgres / "postmaster.pid").read_text().split()[0]),
             postgres_log=postgres / "log",
             database_url=url,
-            temporal_file=temporal_file,
-            temporal_port=temporal_port,
             sink_port=sink_port,
             directory=directory,
         )
         _close_connections()
 
 
-def _environment(*, url: str, temporal_port: int, sink_port: int) -> dict[str, str]:
+@contextlib.contextmanager
+def running_engine(directory: Path) -> Iterator[Engine]:
+    """A Temporal server of its own, which this process and those that it starts find in the environment."""
+    port, file = embedded.free_port(), directory / "temporal.db"
+    command = embedded.temporal_server_command(port=port, ui_port=None, database_file=file)
+    with processes.running(command, log=os.devnull) as process:
+        embedded.wait_for_temporal(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
+        os.environ["TEMPORAL_ADDRESS"] = f"127.0.0.1:{port}"
+        yield Engine(process, port, file)
+
+
+@contextlib.contextmanager
+def running_sink(call_seconds: float) -> Iterator[int]:
+    """The port of a sink, which is the runner of this process and of those that it starts."""
+    port = embedded.free_port()
+    with processes.running([sys.executable, "-m", "bench.sink", str(port), str(call_seconds)]):
+        embedded.wait_for_port(port, patience_seconds=10)
+        os.environ["RUNNER_BASE_URL"] = f"http://127.0.0.1:{port}"
+        yield port
+
+
+def _environment(*, url: str) -> dict[str, str]:
     return {
         "DATABASE_URL": url,
-        "TEMPORAL_ADDRESS": f"127.0.0.1:{temporal_port}",
-        "RUNNER_BASE_URL": f"http://127.0.0.1:{sink_port}",
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
         "DJANGO_SETTINGS_MODULE": "scheduler_project.settings",
         "DJANGO_HTTPS": "false",
@@ -120,6 +141,31 @@ def web(*, without: str = "", **environment: str) -> Iterator[Web]:
     with processes.running(command, **environment) as managed:
         embedded.wait_for_port(port, patience_seconds=30)
         yield Web(port, managed.pid)
+
+
+def hold_heavy_passes() -> None:
+    """Install our system schedules, those paused that now and then ask much of engine and database.
+
+    They would fall into one side's turn and not into another's.
+    """
+    from temporalio.client import Client
+
+    from schedules import system_schedules
+
+    async def hold() -> None:
+        client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
+        for one in system_schedules_named("comparison", "purge"):
+            await client.get_schedule_handle(one.id).pause(note="bench")
+
+    system_schedules.install()
+    asyncio.run(hold())
+
+
+def system_schedules_named(*names: str) -> list[SystemSchedule]:
+    """Some of our own schedules in Temporal."""
+    from schedules.system_schedules import SYSTEM_SCHEDULES
+
+    return [one for one in SYSTEM_SCHEDULES if one.name in names]
 
 
 def seed_schedules(count: int) -> list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]]:

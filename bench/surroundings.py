@@ -13,6 +13,7 @@ from typing import Final
 
 import psutil
 
+from bench import sizes
 from bench.celery_stage import CELERY_PYTHON, redis_executable
 from bench.report import Surroundings
 from scheduler_project import embedded
@@ -21,26 +22,34 @@ OURS: Final = ("django", "temporalio", "psycopg", "httpx", "gunicorn", "temporal
 THEIRS: Final = ("celery", "django-celery-beat", "gevent", "kombu", "redis", "django", "psycopg", "httpx")
 
 
-def look_around(*, quick: bool) -> Surroundings:
+def look_around() -> Surroundings:
     """Ask the machine and the installed parts; what is not there says so."""
     commit = _said(["git", "rev-parse", "--short", "HEAD"]) or "unknown"
     if _said(["git", "status", "--porcelain", "--", ".", ":!docs/benchmarks"]):
         commit += ", with changes that are not committed"
-    sizes = "small ones (QUICK), too small to compare anything by" if quick else "full"
     return Surroundings(
         {
             "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             "Commit": commit,
-            "Sizes": sizes,
+            "Sizes": _sizes(),
             "Machine": f"{_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
             f"{platform.system()} {platform.release()}",
             "Ours": f"Python {platform.python_version()}, "
             + ", ".join(f"{name} {metadata.version(name)}" for name in OURS),
+            "PostgreSQL": _said([embedded.postgres_executable("postgres"), "--version"]) or "unknown",
             "Temporal": _said([embedded.temporal_executable(), "--version"]) or "unknown",
             "Celery's side": _celery_versions(),
             "Redis": _redis_version(),
         }
     )
+
+
+def _sizes() -> str:
+    if sizes.is_quick():
+        return "small ones (QUICK), too small to compare anything by"
+    if sizes.share() == 1:
+        return "full"
+    return f"{sizes.share():g} of the full ones"
 
 
 def _celery_versions() -> str:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from bench import control_plane, processes, sides, sink, stage, turns
+from bench import control_plane, processes, sides, stage, turns
 from bench.processes import Managed, Meter
 from bench.report import Figure, compared
 from bench.sizes import SIZES
@@ -19,15 +19,21 @@ RUN_PATH: Final = "run path"
 CONTROL_PATH: Final = "control path"
 # For the first attempt as a regular activity no process is another one: the workflow is asked for it.
 LOCAL_FIRST: Final = "a local first attempt"
-WORKERS_WITHOUT: Final = {"prepared statements": "prepared-statements", "sniffio": "sniffio"}
+NO_SANDBOX: Final = "workflows in no sandbox"
+WORKERS_WITHOUT: Final = {
+    NO_SANDBOX: "no-sandbox",
+    "prepared statements": "prepared-statements",
+    "sniffio": "sniffio",
+}
 WEB_WITHOUT: Final = {"callers first": "patience", "a pool of connections": "pool"}
-WARMING_RUNS: Final = 50
 ABOUT: Final = f"""
 Each is taken away in turn, {SIZES.rounds} times, beside the product as it is; ratios below one, of what is to be low,
 are what it saves.
 
 - **A local first attempt**: the workflow makes it itself and the engine has half the steps; without it, it is a regular
   activity.
+- **Workflows in no sandbox**: the worker does not import their modules anew for each run, as the SDK does by default to
+  find what is not deterministic; here the import rules and the stored histories do.
 - **Prepared statements**: PostgreSQL plans the two statements of a run once for each connection and not once a run.
 - **sniffio**: the HTTP client asks it for its event loop; without it, it looks for one in a slower way with each call.
 - **Callers first**: mirrors are pushed while no caller waits for an answer; without it, at once.
@@ -46,9 +52,7 @@ def run() -> list[Figure]:
 
 
 def _run_path(built: Stage) -> Iterator[Figure]:
-    from schedules import system_schedules
-
-    system_schedules.install()
+    stage.hold_heavy_passes()
     variants = {AS_IT_IS: "", LOCAL_FIRST: "", **WORKERS_WITHOUT}
     rates: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -57,10 +61,10 @@ def _run_path(built: Stage) -> Iterator[Figure]:
         for name in list(variants) if number % 2 == 0 else reversed(variants):
             with _worker(variants[name]) as worker:
                 ours = sides.Ours(built, begins_locally=name != LOCAL_FIRST)
-                _flow(built, ours, WARMING_RUNS)
+                turns.flow_rate(built.sink_port, ours, turns.WARMING_RUNS)
                 meter = Meter(ours.pids() | {"worker": worker.pid})
                 meter.start()
-                rates[name].append(_flow(built, ours, SIZES.flow))
+                rates[name].append(turns.flow_rate(built.sink_port, ours, SIZES.flow))
                 for process, usage in meter.stop().items():
                     costs[process][name].append(usage.cpu_seconds * 1000 / SIZES.flow)
             turns.say(f"without {name}: {rates[name][-1]:.1f} runs/s")
@@ -74,17 +78,6 @@ def _worker(without: str) -> Iterator[Managed]:
     program = ["-m", "bench.untuned", without, "worker"] if without else ["-m", "worker"]
     with processes.running([sys.executable, *program], PGAPPNAME=stage.WORKER_CONNECTION_NAME) as managed:
         yield managed
-
-
-def _flow(built: Stage, ours: sides.Ours, count: int) -> float:
-    """Runs a second."""
-    ours.prepare_flow(count)
-    sink.read_arrivals(built.sink_port)
-    asked = ours.flow()
-    arrivals = turns.collect(built.sink_port, ours.path, asked.keys())
-    ours.wait_for_flow()
-    last = max(float(arrival["at"]) for arrival in arrivals)
-    return count / (last - min(asked.values()))
 
 
 def _control_path() -> Iterator[Figure]:

@@ -17,6 +17,14 @@ def _without_prepared_statements() -> None:
     cast("Any", prepared).PREPARED_AFTER = None
 
 
+def _with_sandbox() -> None:
+    import temporalio.worker
+    from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+    # Whoever imports it from here on, which the worker does once Django is set up.
+    cast("Any", temporalio.worker).UnsandboxedWorkflowRunner = SandboxedWorkflowRunner
+
+
 def _without_sniffio() -> None:
     # An import of it fails from here on, as where it is not installed; the HTTP client then looks for its event loop.
     cast("Any", sys.modules)["sniffio"] = None
@@ -36,6 +44,7 @@ def _without_pool() -> None:
 
 WITHOUT: Final[dict[str, Callable[[], None]]] = {
     "prepared-statements": _without_prepared_statements,
+    "no-sandbox": _with_sandbox,
     "sniffio": _without_sniffio,
     "patience": _without_patience,
     "pool": _without_pool,

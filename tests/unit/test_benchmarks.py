@@ -4,9 +4,13 @@ import itertools
 import json
 import math
 
-from bench import burst, kill, scenarios, sides, summary
+import psutil
+import pytest
+
+from bench import burst, kill, probe, scenarios, sides, sizes, summary
 from bench.report import Figure, Outcome, Surroundings, as_json, compared, percentile, render_page
 from bench.sizes import SIZES
+from tests.support.waiting import eventually
 
 
 def test_a_percentile_is_a_value_that_was_measured():
@@ -65,7 +69,11 @@ def test_a_scenario_that_failed_is_named_and_the_others_keep_their_figures():
     page = render_page(
         [
             Outcome(
-                "burst", "About bursts.", 1, compared("burst", "rate", "runs/s", {"ours": [1, 3], "bare": [2]}, {})
+                "burst",
+                "About bursts.",
+                1,
+                compared("burst", "rate", "runs/s", {"ours": [1, 3], "bare": [2]}, {}),
+                together=("steady flow", "burst"),
             ),
             Outcome("kill", "About kills.", 1, failure="it ended with ValueError: no"),
         ],
@@ -73,24 +81,73 @@ def test_a_scenario_that_failed_is_named_and_the_others_keep_their_figures():
         plots=["rates.png"],
     )
     assert "- Date: today" in page
-    assert "`.venv/bin/python -m bench 'burst'`" in page
+    # With the sizes that it was of, as those of another machine's engine may be others.
+    assert "`BENCH_SHARE=1 .venv/bin/python -m bench 'steady flow' burst`" in page
+    assert "`BENCH_SHARE=1 .venv/bin/python -m bench kill`" in page
     assert "| rate | 2 (1-3) runs/s | 2 runs/s | bare | 1.00 |" in page
     assert "**No figures:** it ended with ValueError: no" in page
     assert "![rates](rates.png)" in page
 
 
-def test_each_side_has_its_turn_once_a_round_at_each_size_and_ours_on_full_minutes():
-    rounds = burst.timetable(dict.fromkeys([sides.OURS, sides.BARE, sides.CELERY]))
-    assert len(rounds) > SIZES.rounds, "one to make up for what was left out"
-    for turns_of_it in rounds:
-        assert sorted((turn.count, turn.side) for turn in turns_of_it) == sorted(
-            itertools.product(SIZES.bursts, [sides.OURS, sides.BARE, sides.CELERY])
-        )
-    plan = [turn for turns_of_it in rounds for turn in turns_of_it]
+@pytest.mark.parametrize("rate", [12.0, 36.0, 57.0, burst.SWIFT, 70.0, 300.0])
+def test_each_side_has_its_turn_once_a_round_at_each_size_and_ours_on_full_minutes(rate):
+    plan = burst.lay_out(sides.ALL, rate)
+
+    every_turn = sorted(itertools.product(SIZES.bursts, sides.ALL))
+    length = len(every_turn)
+    rounds = [plan[start : start + length] for start in range(0, len(plan), length)]
+    assert len(rounds) == SIZES.rounds
+    assert all(sorted((turn.count, turn.side) for turn in each) == every_turn for each in rounds)
     assert all(turn.seconds % 60 == 0 for turn in plan if turn.side == sides.OURS)
-    assert all(
-        later.seconds - earlier.seconds >= burst.REST_SECONDS[later.side] for earlier, later in itertools.pairwise(plan)
+    shares = burst.SHARES_WHERE_SWIFT if rate >= burst.SWIFT else burst.SHARES_WHERE_SLOW
+    for earlier, later in itertools.pairwise(plan):
+        taken = earlier.count / (rate * shares[earlier.side])
+        assert later.seconds >= earlier.seconds + taken + burst.REST_SECONDS[later.side]
+
+
+def test_scenarios_that_share_a_stage_are_one_batch_in_their_order():
+    assert scenarios.batches(["kill", "growth", "steady flow"], apart=False) == [["steady flow", "kill"], ["growth"]]
+    assert scenarios.batches(["growth", "burst", "upgrades"], apart=False) == [["growth"], ["burst"], ["upgrades"]]
+    assert scenarios.batches(["kill", "growth", "burst"], apart=True) == [["kill"], ["growth"], ["burst"]]
+    whole = scenarios.batches(scenarios.SCENARIOS, apart=False)
+    assert sorted(itertools.chain.from_iterable(whole)) == sorted(scenarios.SCENARIOS)
+
+
+def test_the_sides_beside_ours_take_turns_in_going_first():
+    plan = [turn for turn in burst.lay_out(sides.ALL, 70.0) if turn.count == SIZES.bursts[-1]]
+    orders = [[turn.side for turn in plan[number : number + 3]] for number in range(0, len(plan), 3)]
+    assert orders[0] == [sides.OURS, sides.BARE, sides.CELERY]
+    assert orders[1] == [sides.OURS, sides.CELERY, sides.BARE]
+
+
+@pytest.mark.parametrize("rate", [12.0, 16.0, 20.0, 25.0, 31.0, 40.0, 57.0, 60.0])
+def test_the_bursts_that_a_slow_engine_gets_take_six_minutes(rate):
+    counts = sizes.scaled(sizes.FULL, probe.share_for(rate)).bursts
+    # Beside all the other processes the engine brings fewer than it did alone.
+    assert burst.lay_out(sides.ALL, 0.9 * rate, counts)[-1].seconds < 6 * 60
+
+
+@pytest.mark.parametrize("rate", [probe.FULL_SIZES_FROM, 300.0])
+def test_the_bursts_of_full_sizes_take_six_minutes(rate):
+    assert burst.lay_out(sides.ALL, rate, sizes.FULL.bursts)[-1].seconds < 6 * 60
+
+
+def test_a_slow_engine_gets_a_share_of_what_a_swift_one_gets():
+    assert sizes.scaled(sizes.FULL, probe.share_for(probe.FULL_SIZES_FROM)) == sizes.FULL
+    some = sizes.scaled(sizes.FULL, probe.share_for(20.0))
+    assert (some.rounds, some.bursts, some.idle_schedules, some.far_schedules) == (
+        3,
+        (50, 160),
+        (100, 200),
+        (100, 200, 1600),
     )
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.1", "nan", "much"])
+def test_a_share_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv(sizes.SHARE_VARIABLE, text)
+    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
+        sizes.share()
 
 
 def test_the_readme_shows_the_committed_figures():
@@ -102,7 +159,7 @@ def test_the_readme_shows_the_committed_figures():
 
 
 def test_a_side_that_cannot_run_here_has_no_turns():
-    plan = burst.timetable(dict.fromkeys([sides.OURS, sides.BARE]))[0]
+    plan = burst.lay_out([sides.OURS, sides.BARE], 70.0)
     assert {turn.side for turn in plan} == {sides.OURS, sides.BARE}
 
 
@@ -130,6 +187,17 @@ def test_losses_count_each_call_once_and_tell_repeats_by_their_key():
 
 def test_a_scenario_whose_process_dies_is_an_outcome(monkeypatch):
     monkeypatch.setitem(scenarios.SCENARIOS, "broken", "tests.support.broken_scenario")
-    outcome = scenarios.run("broken")
+    (outcome,) = scenarios.run(["broken"])
     assert outcome.figures == []
     assert outcome.failure == "it ended with RuntimeError: nothing works"
+
+
+def test_a_scenario_that_does_not_end_is_killed_with_all_that_it_has_started(monkeypatch, tmp_path):
+    file = tmp_path / "pid"
+    monkeypatch.setenv("HANGING_SCENARIO_PID_FILE", str(file))
+    monkeypatch.setitem(scenarios.SCENARIOS, "hanging", "tests.support.hanging_scenario")
+    monkeypatch.setattr(scenarios, "WIND_UP_SECONDS", 0.2)
+    (outcome,) = scenarios.run(["hanging"])
+    assert (outcome.figures, outcome.failure) == ([], "")
+    started = int(file.read_text())
+    eventually(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE)
