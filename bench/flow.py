@@ -34,7 +34,7 @@ of their own, since such a log takes time. Events are those of Temporal's histor
 {sides.WHAT_EACH_DOES}"""
 # What a fast side takes to be at it for some seconds, too.
 TIMES_AS_MANY: Final = {sides.CELERY: 3}
-COUNTED_RUNS: Final = 100
+COUNTED_RUNS: Final = SIZES.flow // 4
 EXAMINED: Final = 20
 DATABASES: Final = {sides.OURS: embedded.DATABASE_NAME, sides.CELERY: celery_stage.DATABASE}
 CONNECTION_NAMES: Final = {

@@ -12,11 +12,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from bench import stage
 from bench.report import Figure, percentile
 from bench.sizes import SIZES
+
+if TYPE_CHECKING:
+    from django.test import Client
 
 RUNS: Final = SIZES.runs
 FEW: Final = 1_000
@@ -159,37 +163,31 @@ def _pages(tenant_id: uuid.UUID, install_id: uuid.UUID, schedule_id: uuid.UUID) 
     _, key = api_keys.create_key(tenant_id=tenant_id, name="bench", role=Role.VIEWER, actor=actor)
     user = get_user_model().objects.create_user("bench", is_staff=True)
     TenantMembership.objects.create(tenant_id=tenant_id, user=user, role=Role.ADMINISTRATOR)
-    client, browser = Client(), Client()
+    client, browser = Client(headers={"authorization": f"Api-Key {key}"}), Client()
     browser.force_login(user)
     api = f"/api/extensions/{install_id}/schedules"
-
-    def get(address: str, who: Client) -> Callable[[], None]:
-        def ask() -> None:
-            answer = who.get(address, headers={"authorization": f"Api-Key {key}"} if who is client else {})
-            if answer.status_code != 200:
-                raise RuntimeError(f"{address} answered {answer.status_code}")
-
-        return ask
-
     admin = "/admin/schedules"
     newest = ScheduleRun.objects.filter(tenant_id=tenant_id, schedule_id=schedule_id).order_by("-slot").only("id")
-
-    def newest_run() -> None:
-        get(f"{admin}/schedulerun/{newest[0].id}/change/", browser)()
-
     return {
-        "a schedule's runs (API)": get(f"{api}/{schedule_id}/runs", client),
-        "an install's statistics (API)": get(f"{api}/stats", client),
-        "a schedule's statistics (API)": get(f"{api}/stats?schedule_id={schedule_id}", client),
-        "the home page (admin)": get("/admin/", browser),
-        "all runs (admin)": get(f"{admin}/schedulerun/", browser),
-        "failed runs (admin)": get(f"{admin}/schedulerun/?status__exact=failed", browser),
-        "a run (admin)": newest_run,
-        "all schedules (admin)": get(f"{admin}/schedule/", browser),
-        "a schedule (admin)": get(f"{admin}/schedule/{schedule_id}/", browser),
-        "a schedule's form (admin)": get(f"{admin}/schedule/{schedule_id}/change/", browser),
-        "an install (admin)": get(f"{admin}/extensioninstall/{install_id}/change/", browser),
+        "a schedule's runs (API)": partial(_ask, client, f"{api}/{schedule_id}/runs"),
+        "an install's statistics (API)": partial(_ask, client, f"{api}/stats"),
+        "a schedule's statistics (API)": partial(_ask, client, f"{api}/stats?schedule_id={schedule_id}"),
+        "the home page (admin)": partial(_ask, browser, "/admin/"),
+        "all runs (admin)": partial(_ask, browser, f"{admin}/schedulerun/"),
+        "failed runs (admin)": partial(_ask, browser, f"{admin}/schedulerun/?status__exact=failed"),
+        "a run (admin)": lambda: _ask(browser, f"{admin}/schedulerun/{newest[0].id}/change/"),
+        "all schedules (admin)": partial(_ask, browser, f"{admin}/schedule/"),
+        "a schedule (admin)": partial(_ask, browser, f"{admin}/schedule/{schedule_id}/"),
+        "a schedule's form (admin)": partial(_ask, browser, f"{admin}/schedule/{schedule_id}/change/"),
+        "an install (admin)": partial(_ask, browser, f"{admin}/extensioninstall/{install_id}/change/"),
     }
+
+
+def _ask(client: Client, address: str) -> None:
+    """Raises RuntimeError where the answer is a refusal."""
+    answer = client.get(address)
+    if answer.status_code != 200:
+        raise RuntimeError(f"{address} answered {answer.status_code}")
 
 
 def _p95(page: Callable[[], None]) -> float:

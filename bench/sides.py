@@ -36,8 +36,15 @@ OURS: Final = "ours"
 BARE: Final = "bare Temporal"
 CELERY: Final = "Celery"
 ALL: Final = (OURS, BARE, CELERY)
+BARE_LOCAL: Final = "bare Temporal, local activity"
+# A flow needs no schedules, which is what takes long.
+IN_FLOWS: Final = (OURS, BARE, BARE_LOCAL, CELERY)
 # What a run is in Temporal, of those sides that stand on it.
-WORKFLOW_TYPES: Final = {OURS: names.RUN_SCHEDULE, BARE: bare.BareRun.__name__}
+WORKFLOW_TYPES: Final = {
+    OURS: names.RUN_SCHEDULE,
+    BARE: bare.BareRun.__name__,
+    BARE_LOCAL: bare.BareLocalRun.__name__,
+}
 AT_ONCE: Final = 8
 STARTS_AT_ONCE: Final = 32
 PATIENCE_SECONDS: Final = 120
@@ -49,7 +56,8 @@ WHAT_EACH_DOES: Final = f"""
 - **Bare Temporal** is one workflow with one activity that POSTs, on the same server, polled for as ours is. It is as
   durable as the engine and keeps the engine's history, but has no rows, no tenants and no policies; its idempotency key
   is the workflow's id. Its activity is a regular one, as the documentation has it; ours makes the first attempt as a
-  local activity, which takes the engine fewer steps (what that is worth is in the scenario "tuning").
+  local activity, which takes the engine fewer steps. In the steady flow there is bare Temporal with a local one, too:
+  that is the engine's own limit.
 - **Celery** is django-celery-beat with a gevent worker (concurrency {celery_stage.CONCURRENCY}, `acks_late`, prefetch
   1, visibility timeout {celery_stage.VISIBILITY_SECONDS} s) on Redis with an append-only file, written to disk each
   second. Each run writes one row and nothing more. Beat writes down each send at once (`beat_sync_every=1`), which
@@ -239,12 +247,12 @@ class Ours:
 
 
 class Bare:
-    """The engine with the least that can be done on it."""
+    """The engine with the least that can be done on it. Its name says which workflow does it."""
 
-    name = BARE
     path = bare.PATH
 
-    def __init__(self, engine: Engine, worker: Managed) -> None:
+    def __init__(self, engine: Engine, worker: Managed, *, name: str = BARE) -> None:
+        self.name = name
         self._engine = engine
         self._worker = worker
         self._prefix = ""
@@ -275,7 +283,7 @@ class Bare:
         async def create(number: int) -> None:
             schedule_id = f"{self._prefix}-{number}"
             action = ScheduleActionStartWorkflow(
-                bare.BareRun.run, bare.Post(schedule_id), id=schedule_id, task_queue=bare.TASK_QUEUE
+                WORKFLOW_TYPES[self.name], bare.Post(schedule_id), id=schedule_id, task_queue=bare.TASK_QUEUE
             )
             policy = SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL)
             made = Schedule(action=action, spec=ScheduleSpec(calendars=calendars), policy=policy)
@@ -292,7 +300,7 @@ class Bare:
 
     def wait_until_done(self, due: datetime) -> None:  # noqa: ARG002 - of all
         """Until each workflow has closed."""
-        _wait_until_closed(WORKFLOW_TYPES[BARE])
+        _wait_until_closed(WORKFLOW_TYPES[self.name])
 
     def disarm(self) -> None:
         """Nothing: they are next due in a day."""
@@ -307,7 +315,7 @@ class Bare:
 
     def wait_for_flow(self) -> None:
         """Until each workflow has closed."""
-        _wait_until_closed(WORKFLOW_TYPES[BARE])
+        _wait_until_closed(WORKFLOW_TYPES[self.name])
 
     async def _start(self) -> dict[str, float]:
         client = await Client.connect(os.environ["TEMPORAL_ADDRESS"])
@@ -315,7 +323,8 @@ class Bare:
 
         async def start(number: int) -> str:
             run_id = f"{prefix}-{number}"
-            await client.start_workflow(bare.BareRun.run, bare.Post(run_id), id=run_id, task_queue=bare.TASK_QUEUE)
+            started, post = WORKFLOW_TYPES[self.name], bare.Post(run_id)
+            await client.start_workflow(started, post, id=run_id, task_queue=bare.TASK_QUEUE)
             return run_id
 
         return await _start_each(start, self._count)

@@ -19,6 +19,7 @@ class Sizes:
 
     rounds: int
     bursts: tuple[int, ...]
+    warming_runs: int
     flow: int
     killed: int
     kill_rounds: int
@@ -39,16 +40,17 @@ class Sizes:
 FULL: Final = Sizes(
     rounds=3,
     bursts=(300, 1000),
+    warming_runs=50,
     flow=400,
     killed=300,
     kill_rounds=3,
     calls_alone=30,
-    calls_of_each=20,
-    changes=21,
+    calls_of_each=12,
+    changes=15,
     waiting_calls=500,
     waiting_seconds=20.0,
     runs=1_000_000,
-    requests=50,
+    requests=30,
     expressions=1500,
     upgraded_installs=200,
     idle_schedules=(100, 1_000),
@@ -58,8 +60,9 @@ FULL: Final = Sizes(
 # Too small to say anything of speed; it shows that every scenario still runs.
 SMALL: Final = Sizes(
     rounds=1,
-    bursts=(60,),
-    flow=100,
+    bursts=(40,),
+    warming_runs=10,
+    flow=40,
     killed=40,
     kill_rounds=1,
     calls_alone=5,

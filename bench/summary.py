@@ -24,7 +24,7 @@ ROWS: Final = (
     ("the same: 95 of 100 have started after, s", "burst_of_1000_", "start_lateness_p95", "_s"),
     ("steady flow: runs per second", "steady_flow_", "runs_per_second", ""),
     ("the same: processor time of a run, ms", "steady_flow_", "cpu_per_run_all_processes", "_ms"),
-    ("300 due, everything killed meanwhile: calls lost", "killed_in_a_burst_", "calls_lost", ""),
+    ("three times 300 due, everything killed meanwhile: calls lost", "killed_in_a_burst_", "calls_lost", ""),
     ("the same: calls that came twice", "killed_in_a_burst_", "calls_doubled", ""),
     ("the same: last of the calls that came after, s", "killed_in_a_burst_", "last_of_the_calls_that_came_after", "_s"),
     ("a new schedule is in force after, p95, ms", "control_plane", "from_a_create_until_it_is_in_force_p95", "_ms"),

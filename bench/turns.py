@@ -20,7 +20,7 @@ from bench.stage import Stage
 
 BARE_WORKER: Final = [sys.executable, "-m", "bench.bare"]
 PATIENCE_SECONDS: Final = 120
-WARMING_RUNS: Final = 50
+WARMING_RUNS: Final = SIZES.warming_runs
 # How long before an instant a side is armed for it.
 ARMING_SECONDS: Final = 8
 # How fast the engine brings runs to the sink is tried out with so many.
@@ -54,7 +54,8 @@ def all_sides(built: Stage) -> Iterator[dict[str, Side]]:
     stage.hold_heavy_passes()
     with contextlib.ExitStack() as stack:
         bare_worker = stack.enter_context(processes.running(BARE_WORKER))
-        found: dict[str, Side] = {sides.OURS: sides.Ours(built), sides.BARE: sides.Bare(built.engine, bare_worker)}
+        found: dict[str, Side] = {sides.OURS: sides.Ours(built)}
+        found |= {name: sides.Bare(built.engine, bare_worker, name=name) for name in (sides.BARE, sides.BARE_LOCAL)}
         try:
             celery = stack.enter_context(celery_stage.built(built))
         except celery_stage.PartMissing as reason:
@@ -184,9 +185,9 @@ def by_side(turns: Sequence[tuple[str, Taken]]) -> dict[str, list[Taken]]:
     found: dict[str, list[Taken]] = defaultdict(list)
     for side, taken in turns:
         found[side].append(taken)
-    return {side: found[side] for side in (sides.OURS, sides.BARE, sides.CELERY) if side in found}
+    return {side: found[side] for side in sides.IN_FLOWS if side in found}
 
 
-def settle(*, seconds: float = 1.0) -> None:
+def settle() -> None:
     """Leave time for what the last call set off, so that it is counted with it."""
-    time.sleep(seconds)
+    time.sleep(1.0)
