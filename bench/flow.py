@@ -30,7 +30,8 @@ three times as many, so its lateness is not held against that of the others. Our
 statement for all. The sides take turns, {SIZES.rounds} each. Growth is what a side's own stores hold more afterwards:
 its database, without PostgreSQL's write-ahead log and Redis' append-only file, and the SQLite file of Temporal's
 development server. Statements are those that the worker sends, counted in PostgreSQL's log in a flow
-of their own, since such a log takes time. Events are those of Temporal's history.
+of their own, since such a log takes time. Events are those of Temporal's history. Processor time is without that of
+whoever starts the runs.
 {sides.WHAT_EACH_DOES}"""
 # What a fast side takes to be at it for some seconds, too.
 TIMES_AS_MANY: Final = {sides.CELERY: 3}

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any, Final, cast
 
 
@@ -25,9 +28,24 @@ def _with_sandbox() -> None:
     cast("Any", temporalio.worker).UnsandboxedWorkflowRunner = SandboxedWorkflowRunner
 
 
+class _Missing(MetaPathFinder):
+    """Finds that a module is not there, after looking everywhere, which is what that takes."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Raise ModuleNotFoundError for the module, and leave the others to the other finders."""
+        if fullname != self._module:
+            return None
+        PathFinder.find_spec(f"{fullname}_that_is_not_there", path, target)
+        raise ModuleNotFoundError(name=fullname)
+
+
 def _without_sniffio() -> None:
-    # An import of it fails from here on, as where it is not installed; the HTTP client then looks for its event loop.
-    cast("Any", sys.modules)["sniffio"] = None
+    sys.meta_path.insert(0, _Missing("sniffio"))
 
 
 def _without_patience() -> None:
