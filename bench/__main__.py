@@ -104,7 +104,7 @@ def _write(
     directory.mkdir(parents=True, exist_ok=True)
     numbers = as_json(outcomes)
     (directory / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    drawn = plots.draw(numbers, directory) if with_plots and stem == "latest" else []
+    drawn = plots.draw(numbers, directory, stem=stem) if with_plots else []
     page = render_page(outcomes, around, plots=drawn)
     (directory / f"{stem}.md").write_text(page)
     return page

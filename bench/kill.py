@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from bench import sides, sink, turns
+from bench import processes, sides, sink, turns
 from bench.report import Figure, compared
-from bench.sides import Side
+from bench.sides import Service, Side
 from bench.sizes import SIZES
 from bench.stage import Stage
 
@@ -41,15 +41,20 @@ A call is lost if it has not come when the last burst is {PATIENCE_SECONDS:g} s 
 {LATE_SECONDS:g} s after it, and doubled if it came more than once. All sides are at-least-once: what was in flight is
 to come again. A runner that remembers idempotency keys answers ours without running the guest twice, and likewise
 Celery's where one task was delivered twice. Calls that come twice under two keys, or without one, run twice whatever
-the runner does. What doubles is for the most part what was in flight at the crash, so a side that calls faster doubles
-more; and ours and the bare side wait for each other in one engine when they are back.
+the runner does. What was in flight at the crash doubles, and what had been answered without the engine or the broker
+having written that down; ours and the bare side wait for each other in one engine when they are back.
 {sides.WHAT_EACH_DOES}"""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """How many calls of one burst went wrong, and when the last one first came, in seconds after its time."""
+    """One burst: how many calls had come and were in flight at the crash, how many went wrong, when the last came.
 
+    That is when it first came, in seconds after the burst's time.
+    """
+
+    came_before: int
+    in_flight: int
     lost: int
     doubled: int
     doubled_under_two_keys: int
@@ -62,25 +67,19 @@ class _Group:
     """Sides that go down together."""
 
     members: list[Side]
-    came_before: Counter[str] = field(default_factory=Counter)
-    in_flight: Counter[str] = field(default_factory=Counter)
+    killed_at: float = 0.0
     recovery: threading.Timer | None = None
     is_back: bool = False
     failure: BaseException | None = None
 
-    def step(self, come: Counter[str], expected: dict[str, set[str]], arrivals: Sequence[dict[str, Any]]) -> None:
+    def step(self, come: Counter[str], expected: Mapping[str, set[str]]) -> None:
         """Crash once a third of the calls have come, and come back a little later, beside whatever others do."""
         if self.recovery is None and sum(come[side.path] for side in self.members) * 3 >= sum(
             len(expected[one.path]) for one in self.members
         ):
-            for side in self.members:
-                side.crash()
-                self.came_before[side.name] = come[side.path]
-                unanswered = time.time() - CALL_SECONDS
-                self.in_flight[side.name] = sum(
-                    arrival["path"] == side.path and arrival["at"] > unanswered for arrival in arrivals
-                )
-                turns.say(f"killed, {side.name}: SIGKILL after {come[side.path]} calls")
+            self.killed_at = time.time()
+            processes.kill_together(service.process for service in self._services())
+            turns.say(f"killed, {', '.join(f'{one.name} after {come[one.path]} calls' for one in self.members)}")
             self.recovery = threading.Timer(DOWN_SECONDS, self._recover)
             self.recovery.start()
 
@@ -95,14 +94,28 @@ class _Group:
         if self.recovery is not None:
             self.recovery.join()
 
+    def _services(self) -> list[Service]:
+        """Each once, in the order in which they are started again."""
+        return list({id(one.process): one for side in self.members for one in side.services()}.values())
+
     def _recover(self) -> None:
         try:
-            for side in self.members:
-                side.recover()
+            for service in self._services():
+                service.process.start()
+                service.wait_until_up()
         except Exception as error:  # noqa: BLE001 - raised again by the thread that looks after all
             self.failure = error
         else:
             self.is_back = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    """One burst with its crash: when it was due, the ids of each side's calls by its path, and when who was killed."""
+
+    due: float
+    expected: Mapping[str, set[str]]
+    killed_at: Mapping[str, float]
 
 
 def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
@@ -115,82 +128,101 @@ def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
     for side in all_sides.values():
         side.prepare(SIZES.killed, dues)
     turns.check_prepared(first)
-    expected: list[dict[str, set[str]]] = []
+    repeats: list[_Repeat] = []
     arrivals: list[dict[str, Any]] = []
-    came_before: dict[str, list[float]] = {}
-    in_flight: dict[str, list[float]] = {}
+    left_out = ""
     sink.read_arrivals(built.sink_port)
-    for due in dues:
-        turns.wait_until(due - timedelta(seconds=turns.ARMING_SECONDS))
-        for side in all_sides.values():
-            side.arm(due)
-        expected.append({side.path: side.expected(due) for side in all_sides.values()})
-        turns.wait_until(due)
+    for number, due in enumerate(dues):
+        names = list(all_sides) if number % 2 == 0 else list(all_sides)[::-1]
         end = due.timestamp() + (ROUND_SECONDS - turns.ARMING_SECONDS if due != dues[-1] else PATIENCE_SECONDS)
-        came, groups = _crash_in_burst(built.sink_port, all_sides, expected[-1], until=end)
-        arrivals += came
-        for name in all_sides:
-            came_before.setdefault(name, []).append(float(sum(group.came_before[name] for group in groups)))
-            in_flight.setdefault(name, []).append(float(sum(group.in_flight[name] for group in groups)))
-    found = compared(NAME, "calls that had come at the crash", "calls", came_before, {})
-    found += compared(NAME, "calls in flight at the crash", "calls", in_flight, {})
-    return [*found, *_figures(all_sides, dues, expected, arrivals)]
+        try:
+            repeats.append(_repeat(built.sink_port, [all_sides[name] for name in names], due, end, arrivals))
+        except RuntimeError as reason:
+            if not repeats:
+                raise
+            left_out = str(reason)
+            break
+    found = _figures(all_sides, repeats, arrivals)
+    if left_out:
+        found.append(Figure(NAME, "repeats left out", len(dues) - len(repeats), None, "repeats", left_out))
+    return found
+
+
+def _repeat(port: int, members: Sequence[Side], due: datetime, end: float, arrivals: list[dict[str, Any]]) -> _Repeat:
+    """One burst, crash and recovery until ``end``; what arrives meanwhile is added to the arrivals."""
+    turns.wait_until(due - timedelta(seconds=turns.ARMING_SECONDS))
+    for side in members:
+        side.arm(due)
+    expected = {side.path: side.expected(due) for side in members}
+    on_temporal = [side for side in members if side.name != sides.CELERY]
+    groups = [_Group(on_temporal), *(_Group([side]) for side in members if side.name == sides.CELERY)]
+    turns.wait_until(due)
+    _crash_in_burst(port, groups, expected, arrivals, until=end)
+    killed_at = {side.name: group.killed_at for group in groups for side in group.members}
+    return _Repeat(due.timestamp(), expected, killed_at)
 
 
 def _figures(
-    all_sides: Mapping[str, Side],
-    dues: Sequence[datetime],
-    expected: Sequence[dict[str, set[str]]],
-    arrivals: Sequence[dict[str, Any]],
+    all_sides: Mapping[str, Side], repeats: Sequence[_Repeat], arrivals: Sequence[dict[str, Any]]
 ) -> list[Figure]:
-    taken: dict[str, list[Losses]] = {}
-    for due, ids in zip(dues, expected, strict=True):
+    taken: dict[str, list[Losses]] = {name: [] for name in all_sides}
+    for repeat in repeats:
         for name, side in all_sides.items():
             # What came of an earlier burst in a later one's time is counted with its own.
-            losses = count_losses(ids[side.path], arrivals, due=due.timestamp())
-            taken.setdefault(name, []).append(losses)
+            losses = count_losses(
+                repeat.expected[side.path], arrivals, due=repeat.due, killed_at=repeat.killed_at[name]
+            )
+            taken[name].append(losses)
             turns.say(f"killed, {name}: {losses}")
-    found: list[Figure] = []
+
+    def of(read: Callable[[Losses], float]) -> dict[str, list[float]]:
+        return {name: [read(one) for one in each] for name, each in taken.items()}
+
+    found = compared(NAME, "calls that had come at the crash", "calls", of(lambda one: one.came_before), {})
+    found += compared(NAME, "calls in flight at the crash", "calls", of(lambda one: one.in_flight), {})
     for what in ("lost", "doubled", "doubled_under_two_keys", "late"):
         # All together: what is rare must not vanish in a median.
         numbers = {name: [float(sum(getattr(one, what) for one in each))] for name, each in taken.items()}
-        found += compared(NAME, f"calls {what.replace('_', ' ')}", f"of {SIZES.killed * len(dues)}", numbers, {})
-    lasts = {name: [one.last for one in each] for name, each in taken.items()}
-    return [*found, *compared(NAME, "last of the calls that came, after", "s", lasts, {}), *turns.missing_note(NAME)]
+        found += compared(NAME, f"calls {what.replace('_', ' ')}", f"of {SIZES.killed * len(repeats)}", numbers, {})
+    found += compared(NAME, "last of the calls that came, after", "s", of(lambda one: one.last), {})
+    return [*found, *turns.missing_note(NAME)]
 
 
-def count_losses(expected: set[str], arrivals: Sequence[dict[str, Any]], *, due: float) -> Losses:
-    """What went wrong, given the ids that had to come and what did come."""
+def count_losses(expected: set[str], arrivals: Sequence[dict[str, Any]], *, due: float, killed_at: float) -> Losses:
+    """What went wrong, given the ids that had to come, what did come, and when the side was killed."""
     first: dict[str, float] = {}
     times: Counter[str] = Counter()
+    in_flight = 0
     keys: dict[str, set[str]] = {name: set() for name in expected}
     for arrival in sorted(arrivals, key=lambda one: float(one["at"])):
         name = arrival["id"]
         if name in expected:
-            first.setdefault(name, arrival["at"] - due)
+            first.setdefault(name, arrival["at"])
             times[name] += 1
             keys[name].add(arrival["key"])
+            in_flight += killed_at - CALL_SECONDS < arrival["at"] <= killed_at
     doubled = [name for name, number in times.items() if number > 1]
     return Losses(
+        came_before=sum(at <= killed_at for at in first.values()),
+        in_flight=in_flight,
         lost=len(expected) - len(first),
         doubled=len(doubled),
         # Without a key nobody can tell a repeat.
         doubled_under_two_keys=sum(len(keys[name]) > 1 or "" in keys[name] for name in doubled),
-        late=sum(after > LATE_SECONDS for after in first.values()),
-        last=max(first.values(), default=0.0),
+        late=sum(at - due > LATE_SECONDS for at in first.values()),
+        last=max(first.values(), default=due) - due,
     )
 
 
 def _crash_in_burst(
-    port: int, all_sides: Mapping[str, Side], expected: dict[str, set[str]], *, until: float
-) -> tuple[list[dict[str, Any]], list[_Group]]:
-    """Let the sides crash and come back.
-
-    Returns all calls until then, repeats among them, and the groups that went down together.
-    """
-    on_temporal = [side for name, side in all_sides.items() if name != sides.CELERY]
-    groups = [_Group(on_temporal), *(_Group([side]) for name, side in all_sides.items() if name == sides.CELERY)]
-    arrivals: list[dict[str, Any]] = []
+    port: int,
+    groups: Sequence[_Group],
+    expected: Mapping[str, set[str]],
+    arrivals: list[dict[str, Any]],
+    *,
+    until: float,
+) -> None:
+    """Let the groups crash and come back, and add all calls until then to the arrivals, repeats among them."""
     come: Counter[str] = Counter()
     seen: set[str] = set()
     try:
@@ -201,11 +233,10 @@ def _crash_in_burst(
                     seen.add(arrival["id"])
                     come[arrival["path"]] += 1
             for group in groups:
-                group.step(come, expected, arrivals)
+                group.step(come, expected)
             time.sleep(0.05)
         for group in groups:
             group.check_back()
     finally:
         for group in groups:
             group.wait_until_back()
-    return arrivals, groups

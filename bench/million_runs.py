@@ -58,8 +58,6 @@ def run() -> list[Figure]:
 
 
 def _measure() -> list[Figure]:
-    from django.db import connection
-
     from schedules import retention
 
     seeded = stage.seed_schedules(SCHEDULES)
@@ -74,18 +72,10 @@ def _measure() -> list[Figure]:
     _fill(tenant_id, install_id, seeded, rows=RUNS)
     bulk_per_second = RUNS / (time.monotonic() - started)
     print(f"{RUNS:,} rows written in bulk at {bulk_per_second:,.0f} a second", file=sys.stderr, flush=True)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE schedules_runcountprogress SET until = 'epoch'")
-        cursor.execute("DELETE FROM schedules_runcount")
-        cursor.execute("ANALYZE schedules_schedulerun")
-    retention.count_finished()
+    _count_anew()
     many = {name: _p95(page) for name, page in pages.items()}
     statements_then = {name: _statements(page) for name, page in pages.items()}
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE schedules_tenant SET keep_succeeded_days = 1, keep_other_days = 1")
-    started = time.monotonic()
-    purged = retention.purge()
-    purged_per_second = purged / (time.monotonic() - started)
+    purged_per_second = _purge()
     purge = [
         Figure(
             NAME, "purge", purged_per_second, claims_per_second, "runs/s", "at least 10 is wanted", "claim and record"
@@ -93,6 +83,31 @@ def _measure() -> list[Figure]:
         Figure(NAME, "purge", purged_per_second, bulk_per_second, "runs/s", "", "one bulk insert"),
     ]
     return [*_page_figures(few, many), *_statement_figures(statements, statements_then), *purge]
+
+
+def _count_anew() -> None:
+    from django.db import connection
+
+    from schedules import retention
+
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE schedules_runcountprogress SET until = 'epoch'")
+        cursor.execute("DELETE FROM schedules_runcount")
+        cursor.execute("ANALYZE schedules_schedulerun")
+    retention.count_finished()
+
+
+def _purge() -> float:
+    """How many runs a second are deleted, where all that are older than a day may go."""
+    from django.db import connection
+
+    from schedules import retention
+
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE schedules_tenant SET keep_succeeded_days = 1, keep_other_days = 1")
+    started = time.monotonic()
+    purged = retention.purge()
+    return purged / (time.monotonic() - started)
 
 
 def _page_figures(few: Mapping[str, float], many: Mapping[str, float]) -> Iterator[Figure]:

@@ -13,19 +13,26 @@ from matplotlib import pyplot as plt
 
 Numbers = Mapping[str, Mapping[str, float]]
 
-SIDES: Final = {"ours": "", "bare Temporal": "_bare_temporal", "Celery": "_celery"}
-COLOURS: Final = ("#2f6f9f", "#8fa3b3", "#7a9f4f")
+# Each side's part of a figure's name.
+SIDES: Final = {
+    "ours": "",
+    "bare Temporal": "_bare_temporal",
+    "bare Temporal, local activity": "_bare_temporal_local_activity",
+    "Celery": "_celery",
+}
+COLOURS: Final = ("#2f6f9f", "#8fa3b3", "#c3ced6", "#7a9f4f")
 SIZE: Final = (9.0, 4.5)
 
 
-def draw(numbers: Numbers, directory: Path) -> list[str]:
-    """Draw what there are numbers for; returns the names of the files."""
+def draw(numbers: Numbers, directory: Path, *, stem: str) -> list[str]:
+    """Draw what there are numbers for, growth in a file of the page's own name; returns the names of the files."""
     drawn = []
     for name, draw_one in (
         ("rates.png", _rates),
         ("lateness.png", _lateness),
         ("kill.png", _kill),
-        ("growth.png", _growth),
+        ("growth.png" if stem == "latest" else f"{stem}.png", _growth),
+        ("runs.png", _runs),
     ):
         figure = draw_one(numbers)
         if figure is not None:
@@ -55,7 +62,7 @@ def _kill(numbers: Numbers) -> Any:
 
 
 def _growth(numbers: Numbers) -> Any:
-    """Each process's idle processor time over the number of schedules."""
+    """Each process's idle processor time and memory over the number of schedules."""
     sizes = {
         int(name.removesuffix("_idle_schedules").replace("_", "")): each
         for name, each in numbers.items()
@@ -63,21 +70,46 @@ def _growth(numbers: Numbers) -> Any:
     }
     if not sizes:
         return None
+    figure, both = plt.subplots(1, 2, figsize=SIZE)
+    colours: dict[str, str] = {}
+    for axes, prefix, suffix, label in zip(
+        both, ("cpu_per_minute_", "memory_"), ("_s", "_pss_mb"), ("CPU seconds per minute", "memory in MB"), strict=True
+    ):
+        first = next(iter(sizes.values()))
+        for key in [key for key in first if key.startswith(prefix) and key.endswith(suffix) and "schedules" not in key]:
+            process = key.removeprefix(prefix).removesuffix(suffix).replace("_", " ")
+            values = [each.get(key, float("nan")) for each in sizes.values()]
+            colour = colours.setdefault(process, f"C{len(colours)}")
+            axes.plot(list(sizes), values, marker="o", color=colour, label=process)
+        axes.set_xscale("log")
+        axes.set_xlabel("idle schedules")
+        axes.set_ylabel(label)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def _runs(numbers: Numbers) -> Any:
+    """How long each page takes with few rows of runs and with many."""
+    found = next(((name, each) for name, each in numbers.items() if name.endswith("_000_runs")), None)
+    if found is None:
+        return None
+    scenario, each = found
+    prefix, few = "p95_of_", "_1_000_runs_ms"
+    pages = [key.removeprefix(prefix).removesuffix(few) for key in each if key.endswith(few)]
     figure, axes = plt.subplots(figsize=SIZE)
-    prefix, suffix = "cpu_per_minute_", "_s"
-    first = next(iter(sizes.values()))
-    for key in [key for key in first if key.startswith(prefix) and key.endswith(suffix) and "schedules" not in key]:
-        axes.plot(
-            list(sizes),
-            [each.get(key, float("nan")) for each in sizes.values()],
-            marker="o",
-            label=key.removeprefix(prefix).removesuffix(suffix).replace("_", " "),
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel("idle schedules")
-    axes.set_ylabel("CPU seconds per minute")
+    for place, (label, suffix) in enumerate((("1,000 runs", few), (f"{_thousands(scenario)} runs", "_ms"))):
+        heights = [each[f"{prefix}{page}{suffix}"] for page in pages]
+        axes.barh([number + (place - 0.5) * 0.4 for number in range(len(pages))], heights, 0.38, label=label)
+    axes.set_yticks(range(len(pages)), [page.replace("_", " ") for page in pages], fontsize=7)
+    axes.set_xlabel("p95 in milliseconds")
+    axes.invert_yaxis()
     axes.legend()
     return figure
+
+
+def _thousands(scenario: str) -> str:
+    """The number that a scenario's name begins with."""
+    return scenario.removesuffix("_runs").replace("_", ",")
 
 
 def _bars(numbers: Numbers, wanted: Sequence[tuple[str, str, str]], label: str) -> Any:
@@ -94,9 +126,9 @@ def _bars(numbers: Numbers, wanted: Sequence[tuple[str, str, str]], label: str) 
                 continue
             lowest, highest = numbers[scenario].get(f"{key}_min", height), numbers[scenario].get(f"{key}_max", height)
             axes.bar(
-                number + (place - 1) * 0.27,
+                number + (place - 1.5) * 0.21,
                 height,
-                0.25,
+                0.19,
                 color=colour,
                 label=side if number == 0 else None,
                 yerr=[[height - lowest], [highest - height]],
@@ -111,4 +143,4 @@ def _bars(numbers: Numbers, wanted: Sequence[tuple[str, str, str]], label: str) 
 def _group_label(scenario: str, name: str) -> str:
     """A group's name below it: "burst of 300", and which figure."""
     words = scenario.replace("killed_in_a_burst", "killed").replace("_", " ").split()
-    return " ".join(words[:3]) + "\n" + name.replace("_", " ")
+    return " ".join(words[:3]).removesuffix(" of") + "\n" + name.replace("_", " ")

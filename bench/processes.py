@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,10 +53,15 @@ class Managed:
                 stderr=output,
             )
 
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+    def send_kill(self) -> None:
+        """SIGKILL."""
         if self._process is not None:
             self._process.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.send_kill()
+        if self._process is not None:
             self._process.wait()
 
     def stop(self) -> None:
@@ -68,6 +73,15 @@ class Managed:
             self._process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def kill_together(processes: Iterable[Managed]) -> None:
+    """SIGKILL to each before any is waited for."""
+    killed = list(processes)
+    for one in killed:
+        one.send_kill()
+    for one in killed:
+        one.kill()
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def _run_until_failure(names: Sequence[str]) -> Iterator[Outcome]:
     if process.is_alive():
         process.kill()
         process.join()
-        _kill_marked(mark)
+    _kill_marked(mark)
 
 
 def _kill_marked(mark: str) -> None:

@@ -1,4 +1,4 @@
-"""The three sides of a comparison, each able to do the same: schedules due at an instant, and a flow of runs."""
+"""The sides of a comparison, each able to do the same: schedules due at an instant, and a flow of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from temporalio.client import (
@@ -66,6 +68,14 @@ WHAT_EACH_DOES: Final = f"""
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process that a side cannot do without, and how to wait until it is up again, where others need it."""
+
+    process: Managed
+    wait_until_up: Callable[[], None] = lambda: None
+
+
 class Side(Protocol):
     """One side. ``path`` is where its calls arrive."""
 
@@ -75,11 +85,8 @@ class Side(Protocol):
     def pids(self) -> dict[str, int]:
         """The processes that work for it."""
 
-    def crash(self) -> None:
-        """SIGKILL to all that works for it and fires its schedules."""
-
-    def recover(self) -> None:
-        """Start again what crashed, as a supervisor would."""
+    def services(self) -> list[Service]:
+        """What fires its schedules and works for it, in the order in which a supervisor starts it again."""
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:
         """Make schedules that are due at each of the instants."""
@@ -126,15 +133,9 @@ class Ours:
             "PostgreSQL": self._built.postgres_pid,
         }
 
-    def crash(self) -> None:
-        """Worker and engine."""
-        self._built.worker.kill()
-        self._built.engine.process.kill()
-
-    def recover(self) -> None:
+    def services(self) -> list[Service]:
         """Engine and worker."""
-        _start_engine(self._built.engine)
-        self._built.worker.start()
+        return [_engine_service(self._built.engine), Service(self._built.worker)]
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:
         """Rows, and a mirror for each through the same push that a write asks for."""
@@ -185,7 +186,7 @@ class Ours:
         _wait_until_closed(WORKFLOW_TYPES[OURS])
 
     def disarm(self) -> None:
-        """Nothing: they are next due in a day."""
+        """Nothing: they are next due at the time of their next turn."""
 
     def prepare_flow(self, count: int) -> None:
         """Schedules."""
@@ -262,15 +263,9 @@ class Bare:
         """Its own worker, and the same engine."""
         return {"worker": self._worker.pid, "Temporal": self._engine.process.pid}
 
-    def crash(self) -> None:
-        """Worker and engine."""
-        self._worker.kill()
-        self._engine.process.kill()
-
-    def recover(self) -> None:
+    def services(self) -> list[Service]:
         """Engine and worker."""
-        _start_engine(self._engine)
-        self._worker.start()
+        return [_engine_service(self._engine), Service(self._worker)]
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:
         """Schedules made by the SDK."""
@@ -303,7 +298,7 @@ class Bare:
         _wait_until_closed(WORKFLOW_TYPES[self.name])
 
     def disarm(self) -> None:
-        """Nothing: they are next due in a day."""
+        """Nothing: they are next due at the time of their next turn."""
 
     def prepare_flow(self, count: int) -> None:
         """Nothing but to know how many."""
@@ -352,17 +347,12 @@ class CelerySide:
             "PostgreSQL": self._built.postgres_pid,
         }
 
-    def crash(self) -> None:
-        """Worker, beat and broker."""
-        for process in (self._celery.worker, self._celery.beat, self._celery.redis):
-            process.kill()
-
-    def recover(self) -> None:
+    def services(self) -> list[Service]:
         """Broker, beat and worker."""
-        self._celery.redis.start()
-        embedded.wait_for_port(self._celery.redis_port, patience_seconds=10)
-        self._celery.beat.start()
-        self._celery.worker.start()
+        redis = Service(
+            self._celery.redis, partial(embedded.wait_for_port, self._celery.redis_port, patience_seconds=10)
+        )
+        return [redis, Service(self._celery.beat), Service(self._celery.worker)]
 
     def prepare(self, count: int, due: Sequence[datetime]) -> None:  # noqa: ARG002 - see arm
         """Nothing yet: one of its intervals ends at one instant only."""
@@ -404,9 +394,9 @@ class CelerySide:
         self.wait_until_done(datetime.now(UTC))
 
 
-def _start_engine(engine: Engine) -> None:
-    engine.process.start()
-    embedded.wait_for_temporal(engine.port, patience_seconds=embedded.START_PATIENCE_SECONDS)
+def _engine_service(engine: Engine) -> Service:
+    wait = partial(embedded.wait_for_temporal, engine.port, patience_seconds=embedded.START_PATIENCE_SECONDS)
+    return Service(engine.process, wait)
 
 
 def _calendar(moment: datetime) -> ScheduleCalendarSpec:

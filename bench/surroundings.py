@@ -25,7 +25,8 @@ THEIRS: Final = ("celery", "django-celery-beat", "gevent", "kombu", "redis", "dj
 def look_around() -> Surroundings:
     """Ask the machine and the installed parts; what is not there says so."""
     commit = _said(["git", "rev-parse", "--short", "HEAD"]) or "unknown"
-    if _said(["git", "status", "--porcelain", "--", ".", ":!docs/benchmarks"]):
+    # Those that a call writes are of no consequence for the next.
+    if _said(["git", "status", "--porcelain", "--", ".", ":!docs/benchmarks", ":!README.md"]):
         commit += ", with changes that are not committed"
     return Surroundings(
         {

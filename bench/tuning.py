@@ -17,7 +17,7 @@ from bench.stage import Stage
 AS_IT_IS: Final = "as it is"
 RUN_PATH: Final = "run path"
 CONTROL_PATH: Final = "control path"
-# For the first attempt as a regular activity no process is another one: the workflow is asked for it.
+# No other program: a run's workflow is told how to make its first attempt.
 LOCAL_FIRST: Final = "a local first attempt"
 NO_SANDBOX: Final = "workflows in no sandbox"
 WORKERS_WITHOUT: Final = {
@@ -35,7 +35,8 @@ are what it saves.
 - **Workflows in no sandbox**: the worker does not import their modules anew for each run, as the SDK does by default to
   find what is not deterministic; here the import rules and the stored histories do.
 - **Prepared statements**: PostgreSQL plans the two statements of a run once for each connection and not once a run.
-- **sniffio**: the HTTP client asks it for its event loop; without it, it looks for it everywhere four times a call.
+- **sniffio**: the HTTP client asks this package which event loop it runs on. Where it is not installed, four imports a
+  call search every directory for it.
 - **Callers first**: mirrors are pushed while no caller waits for an answer; without it, at once.
 - **A pool of connections**: without it, each request connects to PostgreSQL anew.
 
@@ -48,7 +49,9 @@ def run() -> list[Figure]:
     """Measure."""
     sys.setswitchinterval(0.0002)
     with stage.built(call_seconds=0, log_statements=False) as built:
-        return [*_run_path(built), *_control_path()]
+        run_path = list(_run_path(built))
+        built.worker.start()
+        return [*run_path, *_control_path()]
 
 
 def _run_path(built: Stage) -> Iterator[Figure]:

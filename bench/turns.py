@@ -137,13 +137,14 @@ def figures(scenario: str, taken: dict[str, list[Taken]]) -> list[Figure]:
     def of(read: Any) -> dict[str, Sequence[float]]:
         return {side: [read(one) for one in repeats] for side, repeats in taken.items()}
 
-    found = compared(scenario, "runs per second", "runs/s", of(lambda one: one.rate), {sides.BARE: at_least})
+    wanted = dict.fromkeys((sides.BARE, sides.BARE_LOCAL), at_least)
+    found = compared(scenario, "runs per second", "runs/s", of(lambda one: one.rate), wanted)
     # More runs at once wait for each other for longer.
     as_many = {
         side for side, repeats in taken.items() if len(repeats[0].lateness) == len(taken[sides.OURS][0].lateness)
     }
     for name, percent in (("p50", 50.0), ("p95", 95.0), ("max", 100.0)):
-        wanted = {sides.BARE: at_most} if name == "p95" else {}
+        wanted = dict.fromkeys((sides.BARE, sides.BARE_LOCAL), at_most) if name == "p95" else {}
         latenesses = of(lambda one, percent=percent: one.late(percent))
         latenesses = {side: repeats for side, repeats in latenesses.items() if side in as_many}
         found += compared(scenario, f"start lateness {name}", "s", latenesses, wanted)

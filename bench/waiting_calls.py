@@ -28,7 +28,8 @@ NAME: Final = f"{CALLS} calls of {CALL_SECONDS:g} s in flight"
 ABOUT: Final = """
 One worker process is given all runs at once. While they wait for their runner, the worker's memory and connections are
 sampled, and the server's own log counts the statements that the worker sent. Nothing is compared with another side: the
-limits are those that the design sets itself.
+limits are those that the design sets itself. Where the engine is too slow to have all of them in flight at once, what
+they hold while they wait has no figure.
 """
 
 _SAMPLE: Final = """
@@ -43,13 +44,13 @@ SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name = %(name)s)
 
 @dataclass(slots=True)
 class _Peaks:
-    """The highest values seen. Those of waiting are taken while every run is in flight."""
+    """The highest values seen. Those of waiting are taken while every run is in flight; None where that never was."""
 
     in_flight: int = 0
     connections: int = 0
     memory_mb: float = 0.0
-    idle_in_transaction: int = 0
-    locks_while_waiting: int = 0
+    idle_in_transaction: int | None = None
+    locks_while_waiting: int | None = None
 
 
 def run() -> list[Figure]:
@@ -63,14 +64,17 @@ def run() -> list[Figure]:
         succeeded = _succeeded()
         statements = built.statements_of(stage.WORKER_CONNECTION_NAME) / max(succeeded, 1)
     print(f"{succeeded} of {CALLS} succeeded in {seconds:.1f} s", file=sys.stderr)
+    while_waiting = {
+        "connections idle in a transaction": peaks.idle_in_transaction,
+        "locks held while waiting": peaks.locks_while_waiting,
+    }
     return [
         Figure(NAME, "runs in flight at once", peaks.in_flight, CALLS, "runs", "1 is all of them"),
         Figure(NAME, "runs that succeeded", succeeded, CALLS, "runs", "1 is all of them"),
         Figure(NAME, "database connections", peaks.connections, MAX_CONNECTIONS, "connections", "at most 1 is allowed"),
         Figure(NAME, "worker's memory (RSS)", peaks.memory_mb, MAX_MEMORY_MB, "MB", "at most 1 is allowed"),
         Figure(NAME, "statements per successful run", statements, MAX_STATEMENTS, "SQL", "at most 1 is allowed"),
-        Figure(NAME, "connections idle in a transaction", peaks.idle_in_transaction, None, "", "0 is none"),
-        Figure(NAME, "locks held while waiting", peaks.locks_while_waiting, None, "", "0 is none"),
+        *(Figure(NAME, name, peak, None, "", "0 is none") for name, peak in while_waiting.items() if peak is not None),
     ]
 
 
@@ -87,8 +91,8 @@ def _watch(built: stage.Stage) -> _Peaks:
         peaks.connections = max(peaks.connections, connections)
         peaks.memory_mb = max(peaks.memory_mb, psutil.Process(built.worker.pid).memory_info().rss / 1_000_000)
         if in_flight == CALLS:
-            peaks.idle_in_transaction = max(peaks.idle_in_transaction, in_transaction)
-            peaks.locks_while_waiting = max(peaks.locks_while_waiting, locks)
+            peaks.idle_in_transaction = max(peaks.idle_in_transaction or 0, in_transaction)
+            peaks.locks_while_waiting = max(peaks.locks_while_waiting or 0, locks)
         if finished == CALLS:
             break
         time.sleep(SAMPLE_SECONDS)

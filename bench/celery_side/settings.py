@@ -25,9 +25,10 @@ DJANGO_CELERY_BEAT_TZ_AWARE = True
 CELERY_BROKER_URL = os.environ["CELERY_SIDE_BROKER"]
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": int(os.environ["CELERY_SIDE_VISIBILITY_SECONDS"]),
-    # With a gevent pool the worker looks for abandoned tasks only where its wait of 2 s brings nothing at all; by
-    # default a blocking pop ends each second, and they would never come back.
-    "polling_interval": 5,
+    # With a gevent pool the worker looks for abandoned tasks only where its wait of 2 s brings nothing at all. By
+    # default a blocking pop ends each second, and they would never come back; with this it ends when a task comes, and
+    # there is no pause between two waits.
+    "polling_interval": 0,
     # Look then at each such turn, and not at every tenth.
     "unacked_restore_throttle": 1,
     # One that dies while it looks keeps every other from looking for this long.

@@ -5,7 +5,7 @@ import threading
 
 ABOUT = "Hangs."
 # The shell ends at once.
-START = 'sleep 987654 & echo $! >"$HANGING_SCENARIO_PID_FILE"'
+START = 'sleep 987654 & echo $! >"$SCENARIO_PID_FILE"'
 
 
 def run():

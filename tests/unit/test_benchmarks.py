@@ -181,8 +181,18 @@ def test_losses_count_each_call_once_and_tell_repeats_by_their_key():
             call("somebody else's", 1),
         ],
         due=1000.0,
+        killed_at=1002.0,
     )
-    assert losses == kill.Losses(lost=1, doubled=3, doubled_under_two_keys=2, late=1, last=kill.LATE_SECONDS + 1)
+    assert losses == kill.Losses(
+        came_before=3,
+        # Each call takes half a second.
+        in_flight=2,
+        lost=1,
+        doubled=3,
+        doubled_under_two_keys=2,
+        late=1,
+        last=kill.LATE_SECONDS + 1,
+    )
 
 
 def test_a_scenario_whose_process_dies_is_an_outcome(monkeypatch):
@@ -192,12 +202,24 @@ def test_a_scenario_whose_process_dies_is_an_outcome(monkeypatch):
     assert outcome.failure == "it ended with RuntimeError: nothing works"
 
 
+def test_what_a_scenario_has_started_that_dies_at_once_is_killed(monkeypatch, tmp_path):
+    file = tmp_path / "pid"
+    monkeypatch.setenv("SCENARIO_PID_FILE", str(file))
+    monkeypatch.setitem(scenarios.SCENARIOS, "dying", "tests.support.dying_scenario")
+    (outcome,) = scenarios.run(["dying"])
+    assert (outcome.figures, outcome.failure) == ([], "its process ended without a word")
+    eventually(lambda: has_ended(int(file.read_text())))
+
+
+def has_ended(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_scenario_that_does_not_end_is_killed_with_all_that_it_has_started(monkeypatch, tmp_path):
     file = tmp_path / "pid"
-    monkeypatch.setenv("HANGING_SCENARIO_PID_FILE", str(file))
+    monkeypatch.setenv("SCENARIO_PID_FILE", str(file))
     monkeypatch.setitem(scenarios.SCENARIOS, "hanging", "tests.support.hanging_scenario")
     monkeypatch.setattr(scenarios, "WIND_UP_SECONDS", 0.2)
     (outcome,) = scenarios.run(["hanging"])
     assert (outcome.figures, outcome.failure) == ([], "")
-    started = int(file.read_text())
-    eventually(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE)
+    eventually(lambda: has_ended(int(file.read_text())))
