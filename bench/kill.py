@@ -39,10 +39,11 @@ lost, doubled or late are those of all repeats.
 
 A call is lost if it has not come when the last burst is {PATIENCE_SECONDS:g} s past, late if it first came more than
 {LATE_SECONDS:g} s after it, and doubled if it came more than once. All sides are at-least-once: what was in flight is
-to come again. A runner that remembers idempotency keys answers ours without running the guest twice, and likewise
-Celery's where one task was delivered twice. Calls that come twice under two keys, or without one, run twice whatever
-the runner does. What was in flight at the crash doubles, and what had been answered without the engine or the broker
-having written that down; ours and the bare side wait for each other in one engine when they are back.
+to come again. Ours are allowed to overlap, as the others do, so that no call makes way for another. A runner that
+remembers idempotency keys answers ours without running the guest twice, and likewise Celery's where one task was
+delivered twice. Calls that come twice under two keys, or without one, run twice whatever the runner does. What was in
+flight at the crash doubles, and what had been answered without the engine or the broker having written that down; ours
+and the bare side wait for each other in one engine when they are back.
 {sides.WHAT_EACH_DOES}"""
 
 
@@ -126,7 +127,7 @@ def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
     first = turns.next_minute(lead_seconds=turns.preparing_seconds(SIZES.killed, rate) + turns.ARMING_SECONDS)
     dues = [first + timedelta(seconds=number * ROUND_SECONDS) for number in range(SIZES.kill_rounds)]
     for side in all_sides.values():
-        side.prepare(SIZES.killed, dues)
+        side.prepare(SIZES.killed, dues, may_overlap=True)
     turns.check_prepared(first)
     repeats: list[_Repeat] = []
     arrivals: list[dict[str, Any]] = []

@@ -53,7 +53,7 @@ FROM generate_series(1, %(rows)s) AS n
 
 def run() -> list[Figure]:
     """Measure."""
-    with stage.built(call_seconds=0, log_statements=False):
+    with stage.database_alone():
         return _measure()
 
 

@@ -88,8 +88,8 @@ class Side(Protocol):
     def services(self) -> list[Service]:
         """What fires its schedules and works for it, in the order in which a supervisor starts it again."""
 
-    def prepare(self, count: int, due: Sequence[datetime]) -> None:
-        """Make schedules that are due at each of the instants."""
+    def prepare(self, count: int, due: Sequence[datetime], *, may_overlap: bool = False) -> None:
+        """Make schedules that are due at each of the instants; their runs overlap where that is said, or by nature."""
 
     def arm(self, due: datetime) -> None:
         """Do what can only be done shortly before an instant."""
@@ -137,7 +137,7 @@ class Ours:
         """Engine and worker."""
         return [_engine_service(self._built.engine), Service(self._built.worker)]
 
-    def prepare(self, count: int, due: Sequence[datetime]) -> None:
+    def prepare(self, count: int, due: Sequence[datetime], *, may_overlap: bool = False) -> None:
         """Rows, and a mirror for each through the same push that a write asks for."""
         from django.db import connection
 
@@ -156,8 +156,8 @@ class Ours:
             exact_until=None,
             accounted_until=datetime.now(UTC),
             next_slot_at=due[0],
-            # As on the other sides, no call is left out because a crash has kept the one before.
-            overlap_policy=OverlapPolicy.QUEUE,
+            # In line only the newest waits: a call would be left out because a crash has kept the one before.
+            overlap_policy=OverlapPolicy.ALLOW if may_overlap else OverlapPolicy.QUEUE,
         )
 
         def push(entry: tuple[uuid.UUID, uuid.UUID, uuid.UUID]) -> None:
@@ -267,8 +267,8 @@ class Bare:
         """Engine and worker."""
         return [_engine_service(self._engine), Service(self._worker)]
 
-    def prepare(self, count: int, due: Sequence[datetime]) -> None:
-        """Schedules made by the SDK."""
+    def prepare(self, count: int, due: Sequence[datetime], *, may_overlap: bool = False) -> None:  # noqa: ARG002
+        """Schedules made by the SDK, whose runs overlap."""
         self._prefix, self._count = uuid.uuid4().hex, count
         asyncio.run(self._create([_calendar(moment) for moment in due]))
 
@@ -354,8 +354,8 @@ class CelerySide:
         )
         return [redis, Service(self._celery.beat), Service(self._celery.worker)]
 
-    def prepare(self, count: int, due: Sequence[datetime]) -> None:  # noqa: ARG002 - see arm
-        """Nothing yet: one of its intervals ends at one instant only."""
+    def prepare(self, count: int, due: Sequence[datetime], *, may_overlap: bool = False) -> None:  # noqa: ARG002
+        """Nothing yet: one of its intervals ends at one instant only. Runs overlap."""
         self._count = count
 
     def arm(self, due: datetime) -> None:

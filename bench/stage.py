@@ -66,16 +66,13 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
     """Everything up and Django set up in this process; all of it gone afterwards."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        options = {"log_statement": "all" if log_statements else "none", "log_line_prefix": "%a|"}
-        postgres = directory / "postgres"
-        url = stack.enter_context(embedded.running_postgres(postgres, options=options, adopt=True))
         engine = stack.enter_context(running_engine(directory))
         sink_port = stack.enter_context(running_sink(call_seconds))
-        os.environ |= _environment(url=url)
-        _set_up_django()
+        url = stack.enter_context(_database(directory, log_statements=log_statements))
         worker = stack.enter_context(
             processes.running([sys.executable, "-m", "worker"], PGAPPNAME=WORKER_CONNECTION_NAME)
         )
+        postgres = directory / "postgres"
         yield Stage(
             worker=worker,
             engine=engine,
@@ -85,6 +82,23 @@ def built(*, call_seconds: float, log_statements: bool = True) -> Iterator[Stage
             sink_port=sink_port,
             directory=directory,
         )
+
+
+@contextlib.contextmanager
+def database_alone() -> Iterator[None]:
+    """PostgreSQL and Django set up in this process, for what needs neither engine nor worker."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, _database(Path(directory), log_statements=False):
+        yield
+
+
+@contextlib.contextmanager
+def _database(directory: Path, *, log_statements: bool) -> Iterator[str]:
+    """The URL of a PostgreSQL with our tables."""
+    options = {"log_statement": "all" if log_statements else "none", "log_line_prefix": "%a|"}
+    with embedded.running_postgres(directory / "postgres", options=options, adopt=True) as url:
+        os.environ |= _environment(url=url)
+        _set_up_django()
+        yield url
         _close_connections()
 
 

@@ -27,7 +27,7 @@ durability. No call to Temporal is among it, because none is made: mirrors carry
 
 def run() -> list[Figure]:
     """Measure both."""
-    with stage.built(call_seconds=0, log_statements=False):
+    with stage.database_alone():
         world = _publish()
         _install(world, SIZES.upgraded_installs)
         times, statements = _one(world)
