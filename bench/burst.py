@@ -34,10 +34,10 @@ has, too.
 # A burst's rate as a share of the flow's. An engine that brings fewer runs a second than this is slow, and keeps less
 # of its rate in a burst.
 SWIFT: Final = 58.0
-SHARES_WHERE_SWIFT: Final = {sides.OURS: 0.55, sides.BARE: 0.55, sides.CELERY: 2.2}
+SHARES_WHERE_SWIFT: Final = {sides.OURS: 0.6, sides.BARE: 0.6, sides.CELERY: 2.4}
 SHARES_WHERE_SLOW: Final = {sides.OURS: 0.34, sides.BARE: 0.34, sides.CELERY: 1.6}
 # From the last call until every run is recorded and counted.
-ENDING_SECONDS: Final = 2
+ENDING_SECONDS: Final = 2.5
 # How long before the instant a side must have been left alone. Beat looks for changes each five seconds.
 REST_SECONDS: Final = {sides.OURS: 2, sides.BARE: 2, sides.CELERY: 6}
 # Whose schedules are made for one instant only, shortly before it: a turn that was left out can be made up for.

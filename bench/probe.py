@@ -17,12 +17,14 @@ from bench import processes, sides, stage, turns
 
 PROBING_RUNS: Final = 100
 PROBES: Final = 3
+# What an engine keeps of its rate beside all the other processes, by which bursts are laid out.
+KEPT_BESIDE_ALL: Final = 0.7
 # From so many runs a second on, the bursts of the full sizes fit between their minutes.
-FULL_SIZES_FROM: Final = 66.0
-# A slower engine keeps less of its rate in a burst, and less still beside all the other processes, and its machine
-# takes longer for all the rest, too: it gets its rate's share of this one.
-RATE_OF_A_WHOLE_SHARE: Final = 125.0
-LOWEST_SHARE: Final = 0.1
+FULL_SIZES_FROM: Final = 90.0
+# A slower engine keeps less of its rate in a burst, and its machine takes longer for all the rest, too: it gets its
+# rate's share of this one.
+RATE_OF_A_WHOLE_SHARE: Final = 160.0
+LOWEST_SHARE: Final = 0.05
 
 
 def runs_per_second() -> float:
