@@ -1,7 +1,7 @@
 """How much of the full sizes a call takes: what the engine of this machine does in some twenty minutes.
 
 Ratios travel between machines, and so do those of smaller sizes; a slow engine with the full ones takes three times as
-long. Tried out with runs of the bare side, as what all sides have to wait for is the engine.
+long. Tried out with runs of the bare side, as the engine is what takes longest.
 """
 
 from __future__ import annotations
