@@ -36,6 +36,8 @@ has, too.
 SWIFT: Final = 58.0
 SHARES_WHERE_SWIFT: Final = {sides.OURS: 0.6, sides.BARE: 0.6, sides.CELERY: 2.4}
 SHARES_WHERE_SLOW: Final = {sides.OURS: 0.34, sides.BARE: 0.34, sides.CELERY: 1.6}
+# At this rate the full sizes just fit between their minutes. A faster engine gains nothing by turns that are closer.
+FASTEST_NEEDED: Final = 63.0
 # From the last call until every run is recorded and counted.
 ENDING_SECONDS: Final = 2.5
 # How long before the instant a side must have been left alone. Beat looks for changes each five seconds.
@@ -88,6 +90,7 @@ def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
 def lay_out(all_sides: Collection[str], rate: float, counts: Sequence[int] = SIZES.bursts) -> list[Turn]:
     """The turns of those sides that there are: none is due before the one before it is likely to be over."""
     shares = SHARES_WHERE_SWIFT if rate >= SWIFT else SHARES_WHERE_SLOW
+    rate = min(rate, FASTEST_NEEDED)
     found: list[Turn] = []
     free = -float(REST_SECONDS[sides.OURS])
     for place, side in itertools.chain.from_iterable(ORDERS[number % 2] for number in range(SIZES.rounds)):
