@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from temporalio.client import Client
 
-from bench import celery_stage, sides, sink, stage, turns
+from bench import celery_stage, sides, stage, turns
 from bench.processes import Meter
 from bench.report import Figure, compared
 from bench.sides import STARTS_AT_ONCE, Side
@@ -65,18 +65,12 @@ def measure(built: Stage, all_sides: Mapping[str, Side]) -> list[Figure]:
 def _flow(built: Stage, side: Side, count: int) -> tuple[float, Taken]:
     """Bytes of growth per run, and the rest."""
     side.prepare_flow(count)
-    sink.read_arrivals(built.sink_port)
     before = _bytes_held(built, side.name)
     meter = Meter(side.pids())
     meter.start()
-    asked = side.flow()
-    arrivals = turns.collect(built.sink_port, side.path, asked.keys())
-    side.wait_for_flow()
+    late, rate = turns.let_flow(built.sink_port, side)
     turns.settle()
-    usage = meter.stop()
-    late = sorted(arrival["at"] - asked[arrival["id"]] for arrival in arrivals)
-    seconds = max(arrival["at"] for arrival in arrivals) - min(asked.values())
-    taken = Taken(late, count / seconds, usage)
+    taken = Taken(late, rate, meter.stop())
     turns.say_taken("flow", side.name, taken)
     return (_bytes_held(built, side.name) - before) / count, taken
 

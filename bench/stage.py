@@ -153,7 +153,7 @@ def web(*, without: str = "", **environment: str) -> Iterator[Web]:
     command += ["--worker-class", "gthread", "--workers", "4", "--threads", "4"]
     command += ["--log-level", "warning"]
     with processes.running(command, **environment) as managed:
-        embedded.wait_for_port(port, patience_seconds=30)
+        embedded.wait_for_web(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         yield Web(port, managed.pid)
 
 

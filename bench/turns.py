@@ -71,11 +71,18 @@ def all_sides(built: Stage) -> Iterator[dict[str, Side]]:
 def flow_rate(port: int, side: Side, count: int) -> float:
     """Let so many runs flow; how many a second came, from the first start to the last call. All are over at the end."""
     side.prepare_flow(count)
+    return let_flow(port, side)[1]
+
+
+def let_flow(port: int, side: Side) -> tuple[list[float], float]:
+    """Let the prepared runs flow to their ends; each one's lateness in seconds, ascending, and how many a second."""
     sink.read_arrivals(port)
     asked = side.flow()
     arrivals = collect(port, side.path, asked.keys())
     side.wait_for_flow()
-    return count / (max(float(arrival["at"]) for arrival in arrivals) - min(asked.values()))
+    last = max(float(arrival["at"]) for arrival in arrivals)
+    late = sorted(arrival["at"] - asked[arrival["id"]] for arrival in arrivals)
+    return late, len(late) / (last - min(asked.values()))
 
 
 def missing_note(scenario: str) -> list[Figure]:

@@ -173,6 +173,28 @@ def wait_for_temporal(port: int, *, patience_seconds: float) -> None:
         time.sleep(0.2)
 
 
+def wait_for_web(port: int, *, patience_seconds: float) -> None:
+    """Return once a web app answers; raises TimeoutError.
+
+    It listens seconds before it has a process that answers.
+    """
+    deadline = time.monotonic() + patience_seconds
+    wait_for_port(port, patience_seconds=patience_seconds)
+    while not _web_answers(port):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no web app answers on port {port} after {patience_seconds:g} s")
+        time.sleep(0.05)
+
+
+def _web_answers(port: int) -> bool:
+    import httpx  # noqa: PLC0415 - settings import this module, and not every process calls anybody
+
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on right now.
 

@@ -64,7 +64,7 @@ def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
     from schedules import system_schedules  # needs the app registry
     from schedules.errors import SchedulingError
 
-    embedded.wait_for_port(int(os.environ["DEMO_PORT"]), patience_seconds=PATIENCE_SECONDS)
+    embedded.wait_for_web(int(os.environ["DEMO_PORT"]), patience_seconds=PATIENCE_SECONDS)
     httpx.get(f"{web_url}/admin/login/", timeout=PATIENCE_SECONDS).raise_for_status()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not stopping.is_set():

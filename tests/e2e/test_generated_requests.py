@@ -44,7 +44,7 @@ def web(world, worker_environment, tmp_path):
         port=port, environment=environment, log_file=tmp_path / "web.log", access_log=tmp_path / "access.log"
     )
     try:
-        processes.wait_for_web(port)
+        embedded.wait_for_web(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.stop()

@@ -30,7 +30,7 @@ def web(worker_environment, temporal_server, tmp_path):
     environment = worker_environment | {"TEMPORAL_TASK_QUEUE": f"test-{uuid.uuid4()}"}
     process = processes.start_web(port=port, environment=environment, log_file=tmp_path / "web.log")
     try:
-        processes.wait_for_web(port)
+        embedded.wait_for_web(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.stop()

@@ -78,7 +78,7 @@ def platform(world, worker_environment, tmp_path):
     )
     worker = processes.start_worker(environment=environment, log_file=tmp_path / "worker.log")
     try:
-        processes.wait_for_web(web_port)
+        embedded.wait_for_web(web_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         eventually(lambda: worker.says("worker.ready"))
         yield f"http://127.0.0.1:{web_port}", f"http://127.0.0.1:{metrics_port}", collector
     finally:

@@ -26,7 +26,7 @@ def start_web(worker_environment, tmp_path):
         values = worker_environment | {"TEMPORAL_TASK_QUEUE": f"test-{uuid.uuid4()}"} | environment
         process = processes.start_web(port=port, environment=values, log_file=tmp_path / "web.log", workers=1)
         started.append(process)
-        processes.wait_for_web(port)
+        embedded.wait_for_web(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         return process, port
 
     yield start

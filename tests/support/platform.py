@@ -114,7 +114,7 @@ class Platform:
         self.temporal = processes.Process(
             command, environment=processes.base_environment(), log_file=self.directory / "temporal.log"
         )
-        embedded.wait_for_temporal(self.temporal_port, patience_seconds=PATIENCE_SECONDS)
+        embedded.wait_for_temporal(self.temporal_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
 
     def stop_temporal(self):
         self.temporal.kill()
@@ -134,7 +134,7 @@ class Platform:
             log_file=self.directory / "web.log",
             workers=workers,
         )
-        processes.wait_for_web(self.web_port)
+        embedded.wait_for_web(self.web_port, patience_seconds=embedded.START_PATIENCE_SECONDS)
 
     def start_worker(self, **environment):
         self.workers_started += 1

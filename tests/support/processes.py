@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-
-from tests.support.waiting import PATIENCE_SECONDS, eventually
+from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,15 +69,3 @@ def start_web(*, port, environment, log_file, workers=2, access_log=None):
     if access_log is not None:
         server += ["--access-logfile", str(access_log), "--access-logformat", "%(m)s %(U)s %(s)s"]
     return Process(server, environment=environment, log_file=log_file)
-
-
-def wait_for_web(port):
-    """Return once it answers: its port listens before there is a process that does, which is seconds later."""
-    eventually(lambda: _answers(port))
-
-
-def _answers(port):
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -211,7 +211,10 @@ def test_what_a_scenario_has_started_that_dies_at_once_is_killed(monkeypatch, tm
 
 
 def has_ended(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_scenario_that_does_not_end_is_killed_with_all_that_it_has_started(monkeypatch, tmp_path):
