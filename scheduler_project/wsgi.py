@@ -14,10 +14,10 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from scheduler_project.chunked import ReadsChunkedBodies  # noqa: E402
+from scheduler_project.bodies import ReadsBodies  # noqa: E402
 from schedules import background, tracing  # noqa: E402 - the app registry must be complete first
 
 tracing.configure(service="extension-scheduler-web")
 tracing.instrument_web()
-application = ReadsChunkedBodies(get_wsgi_application(), max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+application = ReadsBodies(get_wsgi_application(), max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 background.announce_temporal()
