@@ -98,7 +98,7 @@ def _values(
     }
     return {
         "tenant_id": claim.invocation.tenant_id,
-        "invocation_id": claim.invocation.invocation_id,
+        "run_id": claim.invocation.invocation_id,
         "attempt": claim.invocation.attempt,
         "status": verdict.status,
         "reason": verdict.reason,
@@ -167,7 +167,7 @@ def _verdict_of_unrecorded(invocation: Invocation, verdict: Verdict) -> Verdict:
 
 
 _RECORD: Final = f"""
-WITH ended AS (
+WITH {ledger.LOCK_SCHEDULE}, ended AS (
     UPDATE schedules_schedulerun
     SET status = %(status)s,
         reason = %(reason)s,
@@ -178,7 +178,8 @@ WITH ended AS (
         response_bytes = %(response_bytes)s,
         response_text = %(response_text)s,
         finished_at = CASE WHEN %(terminal)s THEN clock_timestamp() END
-    WHERE tenant_id = %(tenant_id)s AND id = %(invocation_id)s
+    FROM {ledger.FIRST}
+    WHERE tenant_id = %(tenant_id)s AND id = %(run_id)s AND first.locked >= 0
       AND status = 'running' AND attempts = %(attempt)s AND NOT attempt_log @> %(already)s::jsonb
     RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error, started_at, finished_at
-), {ledger.FOLLOW_UP}"""  # noqa: S608 - both parts are constants
+), {ledger.FOLLOW_UP}"""  # noqa: S608 - all parts are constants

@@ -45,8 +45,8 @@ class Ended:
     """A run that has reached its end, and what that means for its schedule.
 
     ``failures_before`` and ``failures`` count failed runs in a row before and after it; they are None where the
-    schedule is gone, and where the run had ended earlier. ``has_line`` says that others were waiting; one that joined
-    at this very moment may be overlooked.
+    schedule is gone, and where the run never began or had ended earlier. ``has_line`` says that others were waiting;
+    one that joined at this very moment may be overlooked.
     """
 
     run_id: UUID
@@ -151,6 +151,7 @@ def close_run(
         "run_id": run_id,
         "status": status,
         "reason": reason[:MAX_REASON_LENGTH],
+        "terminal": True,
         "from": [state for state in UNFINISHED_STATUSES if while_status in {None, state}],
         "insert": slot_of is not None,
         "install_id": slot_of[0] if slot_of else None,
@@ -345,13 +346,21 @@ FROM unnest(%(tenants)s::uuid[], %(schedules)s::uuid[], %(until)s::timestamptz[]
 WHERE schedule.tenant_id = account.tenant_id AND schedule.id = account.id
 """
 
-# What ended, with the schedule's count of failures before and after it. Expects a CTE `ended`; the same words end the
-# statement that records an attempt.
+# A statement that ends a run also writes to its schedule. Everybody else locks a schedule before its runs, so these do,
+# too: the CTE `before` locks, and what updates the run must join `FIRST`, which has one row whatever there is to lock.
+LOCK_SCHEDULE: Final = """
+before AS MATERIALIZED (
+    SELECT s.consecutive_failures AS failures
+    FROM schedules_schedulerun run
+    JOIN schedules_schedule s ON s.tenant_id = run.tenant_id AND s.id = run.schedule_id
+    WHERE run.tenant_id = %(tenant_id)s AND run.id = %(run_id)s AND run.started_at IS NOT NULL AND %(terminal)s
+    FOR NO KEY UPDATE OF s
+)"""
+FIRST: Final = "(SELECT count(*) AS locked FROM before) AS first"
+
+# What ended, with the schedule's count of failures before and after it. Expects the CTEs `before` and `ended`.
 FOLLOW_UP: Final = """
-before AS (
-    SELECT s.id, s.consecutive_failures AS failures
-    FROM ended JOIN schedules_schedule s ON s.tenant_id = ended.tenant_id AND s.id = ended.schedule_id
-), noted AS (
+noted AS (
     UPDATE schedules_schedule AS s
     SET last_run_at = ended.finished_at,
         last_run_status = ended.status,
@@ -393,7 +402,7 @@ _ENDED_COLUMNS: Final = (
 )
 
 _CLOSE: Final = f"""
-WITH closed AS (
+WITH {LOCK_SCHEDULE}, closed AS (
     UPDATE schedules_schedulerun
     SET status = %(status)s,
         reason = CASE WHEN cancel_reason <> '' AND %(status)s = 'cancelled' THEN cancel_reason ELSE %(reason)s END,
@@ -408,7 +417,8 @@ WITH closed AS (
             ELSE attempt_log
         END,
         finished_at = clock_timestamp()
-    WHERE tenant_id = %(tenant_id)s AND id = %(run_id)s AND status = ANY(%(from)s)
+    FROM {FIRST}
+    WHERE tenant_id = %(tenant_id)s AND id = %(run_id)s AND status = ANY(%(from)s) AND first.locked >= 0
     RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error,
               started_at, finished_at
 ), added AS (
@@ -424,4 +434,4 @@ WITH closed AS (
               started_at, finished_at
 ), ended AS (
     SELECT * FROM closed UNION ALL SELECT * FROM added
-), {FOLLOW_UP}"""  # noqa: S608 - both parts are constants
+), {FOLLOW_UP}"""  # noqa: S608 - all parts are constants

@@ -3,16 +3,17 @@
 import threading
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
 
-from schedules import attempts, audit, claims, installs, services
-from schedules.models import Schedule, ScheduleRun
+from schedules import attempts, audit, claims, installs, services, sweep
+from schedules.models import RunStatus, Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
 from tests.support.expressions import DAILY
 from tests.support.waiting import eventually
+from workflows import names
 
 ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
 
@@ -66,23 +67,29 @@ def beside(statement, work):
     assert started, f"no statement began with {statement}"
 
 
-def claim(world, schedule, *, run=None):
+def claim(world, schedule, *, run_id=None, trigger="run_now", slot=None):
     return claims.claim(
         tenant_id=world.tenant_id,
         schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=run.id if run else uuid.uuid4(),
-        trigger="run_now",
-        slot=datetime.now(UTC),
+        invocation_id=run_id or uuid.uuid4(),
+        trigger=trigger,
+        slot=slot or datetime.now(UTC),
         workflow_id="w",
         workflow_run_id="r",
     )
+
+
+def record(taken):
+    now = datetime.now(UTC)
+    answer = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200)
+    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
 
 
 def test_a_schedule_is_deleted_while_a_run_in_its_line_is_claimed(world):
     schedule = world.create()
     run = world.queued_run(schedule)
 
-    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run=run)) as started:
+    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run_id=run.id)) as started:
         services.delete_schedule(
             tenant_id=world.tenant_id,
             install_id=world.install_id,
@@ -100,7 +107,7 @@ def test_an_install_or_a_tenant_goes_while_an_attempt_is_claimed(world, what):
     claim(world, schedule)
     run = ScheduleRun.objects.get(schedule_id=schedule["id"])
 
-    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run=run)) as started:
+    with beside('DELETE FROM "schedules_schedule"', lambda: claim(world, schedule, run_id=run.id)) as started:
         if what == "install":
             installs.delete_install(tenant_id=world.tenant_id, registry_id=world.registry_id, actor=ACTOR)
         else:
@@ -112,17 +119,40 @@ def test_an_install_or_a_tenant_goes_while_an_attempt_is_claimed(world, what):
 def test_an_install_goes_while_a_run_is_recorded(world):
     schedule = world.create()
     taken = claim(world, schedule)
-    now = datetime.now(UTC)
-    answer = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200)
     with transaction.atomic():
         list(Schedule.objects.select_for_update(no_key=True).filter(id=schedule["id"]))
         uninstall = Beside(
             lambda: installs.delete_install(tenant_id=world.tenant_id, registry_id=world.registry_id, actor=ACTOR)
         )
-        record = Beside(lambda: attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now))
+        recorded = Beside(lambda: record(taken))
 
     uninstall.result()
-    record.result()
+    recorded.result()
+
+
+@pytest.mark.parametrize("outcome", ["recorded", "closed"])
+def test_slots_are_settled_while_one_of_them_is_claimed_and_ends(world, outcome):
+    slot = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
+    schedule = world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC")
+    rows = Schedule.objects.filter(id=schedule["id"])
+    rows.update(accounted_until=slot - timedelta(minutes=1), next_slot_at=slot)
+
+    def claim_and_end():
+        run_id = names.slot_invocation_id(schedule_id=uuid.UUID(schedule["id"]), slot=slot)
+        taken = claim(world, schedule, run_id=run_id, trigger="schedule", slot=slot)
+        if outcome == "recorded":
+            return record(taken).status
+        closed = attempts.close_run(
+            tenant_id=world.tenant_id, run_id=run_id, status=RunStatus.CANCELLED, reason="its workflow was terminated"
+        )
+        return closed.status
+
+    with beside('INSERT INTO "schedules_schedulerun"', claim_and_end) as started:
+        sweep.settle_due()
+
+    assert started[0].result() == {"recorded": "succeeded", "closed": "cancelled"}[outcome]
+    assert rows.get().accounted_until > slot
+    assert ScheduleRun.objects.get(schedule_id=schedule["id"], slot=slot).status == started[0].value
 
 
 def test_a_tenant_goes_while_a_schedule_is_created(world):
