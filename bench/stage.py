@@ -150,8 +150,7 @@ def web(*, without: str = "", **environment: str) -> Iterator[Web]:
     port = embedded.free_port()
     program = ["bench.untuned", without, "gunicorn"] if without else ["gunicorn"]
     command = [sys.executable, "-m", *program, "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--workers", "4", "--threads", "4"]
-    command += ["--log-level", "warning"]
+    command += ["--workers", "4", "--threads", "4", "--log-level", "warning"]
     with processes.running(command, **environment) as managed:
         embedded.wait_for_web(port, patience_seconds=embedded.START_PATIENCE_SECONDS)
         yield Web(port, managed.pid)

@@ -95,26 +95,8 @@ def _run_processes(environment: dict[str, str], *, port: int) -> int:
         environment["RUNNER_BASE_URL"] = f"http://127.0.0.1:{runner_port}"
         command = [python, "-m", "deploy.demo.runner", "--port", str(runner_port)]
         add("runner", [*command, "--host-url", f"http://127.0.0.1:{port}"])
-    gunicorn = [
-        python,
-        "-m",
-        "gunicorn",
-        "scheduler_project.wsgi",
-        "--bind",
-        f"127.0.0.1:{port}",
-    ]
-    add(
-        "web",
-        [
-            *gunicorn,
-            "--worker-class",
-            "gthread",
-            "--threads",
-            "8",
-            "--log-level",
-            "warning",
-        ],
-    )
+    web = [python, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
+    add("web", [*web, "--threads", "8", "--log-level", "warning"])
     environment.setdefault("WORKER_METRICS_PORT", str(embedded.free_port()))
     add("worker", [python, "-m", "worker"])
     add("demo", [python, "-m", "deploy.demo.guide"])

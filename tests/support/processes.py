@@ -64,8 +64,8 @@ def start_worker(*, environment, log_file):
 
 def start_web(*, port, environment, log_file, workers=2, access_log=None):
     """The web process as a deployment runs it; the access log has a line "METHOD address status" for each answer."""
-    server = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--worker-class", "gthread", "--threads", "4"]
-    server += ["--workers", str(workers), "--bind", f"127.0.0.1:{port}"]
+    server = [sys.executable, "-m", "gunicorn", "scheduler_project.wsgi", "--bind", f"127.0.0.1:{port}"]
+    server += ["--workers", str(workers), "--threads", "4"]
     if access_log is not None:
         server += ["--access-logfile", str(access_log), "--access-logformat", "%(m)s %(U)s %(s)s"]
     return Process(server, environment=environment, log_file=log_file)
