@@ -1,4 +1,4 @@
-"""What the browser's pages answer while PostgreSQL is away; for the APIs `schedules.api.errors` does."""
+"""What is said where PostgreSQL could not do its part: to browsers here, to programs by `schedules.api.errors`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from django.urls import reverse
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 10
+# It is there, and gave up for the others' sake: serialization_failure, deadlock_detected, lock_not_available,
+# query_canceled (PostgreSQL's documentation, appendix A, "PostgreSQL Error Codes").
+_BUSY: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+
+
+def sqlstate_of(error: Exception) -> str | None:
+    """PostgreSQL's own word for what happened; None where it could not say any."""
+    return getattr(error.__cause__, "sqlstate", None)
+
+
+def describe(error: Exception) -> str:
+    """What one may tell a client of an error that is the database's."""
+    if sqlstate_of(error) in _BUSY:
+        return "The database is busy with other changes"
+    return "The database does not answer"
 
 
 class OutageMiddleware:
@@ -31,6 +46,7 @@ class OutageMiddleware:
         is_outage = isinstance(error, OperationalError | InterfaceError)
         if not is_outage or not request.path.startswith(reverse("admin:index")):
             return None
-        log.warning("admin.database_unavailable", error=type(error).__name__)
+        log.warning("admin.database_unavailable", error=type(error).__name__, sqlstate=sqlstate_of(error))
         # Without the request: its user and its messages would be asked for in the database.
-        return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        page = render_to_string("503.html", {"message": describe(error)})
+        return HttpResponse(page, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

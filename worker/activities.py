@@ -22,7 +22,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper as PostgresConnec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from schedules import attempts, claims, comparison, delivery, installs, metrics, retention, runner, sweep
+from schedules import attempts, claims, comparison, delivery, installs, metrics, outage, retention, runner, sweep
 from schedules.background import PushOutcome
 from schedules.models import RunStatus, Trigger
 from workflows import activities as names
@@ -298,7 +298,7 @@ def _with_connection(work: Callable[[], T]) -> T:
         log.warning(
             "worker.database_error",
             kind=kind,
-            sqlstate=getattr(error.__cause__, "sqlstate", None),
+            sqlstate=outage.sqlstate_of(error),
         )
         raise ApplicationError(f"The database did not take it ({kind})", type="DatabaseError") from None
     finally:

@@ -15,6 +15,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from schedules import outage
 from schedules.errors import DependencyUnavailable, RateLimited, SchedulingError
 
 log = structlog.get_logger(__name__)
@@ -36,8 +37,8 @@ _CODES: Final = {
 def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """Render what the product raises on purpose; None leaves a bug to become a logged 500."""
     if isinstance(error, OperationalError | InterfaceError):
-        log.warning("api.database_unavailable", error=type(error).__name__)
-        error = DependencyUnavailable("The database does not answer, try again soon")
+        log.warning("api.database_unavailable", error=type(error).__name__, sqlstate=outage.sqlstate_of(error))
+        error = DependencyUnavailable(f"{outage.describe(error)}, try again soon")
     error = _as_known_error(error)
     if isinstance(error, SchedulingError):
         set_rollback()

@@ -7,11 +7,13 @@ import uuid
 
 import httpx
 import pytest
+from django.db import transaction
 
 from scheduler_project import embedded
-from schedules.models import Schedule
+from schedules.models import ExtensionInstall, Schedule
 from tests.support import processes
 from tests.support.expressions import DAILY
+from tests.support.waiting import eventually
 from tests.support.world import RUNNER_TOKEN
 
 pytestmark = pytest.mark.e2e
@@ -79,7 +81,7 @@ def test_a_body_says_the_same_in_one_piece_and_in_chunks(world, start_web, chunk
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_either_way(world, start_web, chunked):
     _, port = start_web()
-    body = {"endpoint": f"POST {world.path}", "cron": DAILY, "payload": {"a": "x" * 2_000_000}}
+    body = {"endpoint": f"POST {world.path}", "cron": DAILY, "payload": {"a": "x" * 8_000_000}}
 
     status, said = send(
         port,
@@ -92,6 +94,19 @@ def test_a_body_that_is_too_large_is_refused_either_way(world, start_web, chunke
 
     assert (status, said["code"]) == (413, "too_large")
     assert not Schedule.objects.filter(tenant_id=world.tenant_id).exists()
+
+
+def test_a_stranger_who_sends_much_is_told_so_and_may_ask_again(world, start_web):
+    _, port = start_web()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    path, much = f"/api/extensions/{world.install_id}/schedules", b"x" * 8_000_000
+
+    for _ in range(2):
+        connection.request("POST", path, much, {"content-type": "application/json", "authorization": "Api-Key wrong"})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (401, "not_authenticated")
+
+    connection.close()
 
 
 def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(world, start_web):
@@ -111,6 +126,23 @@ def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(wo
     began = time.monotonic()
     assert process.stop(seconds=15) == 0
     assert time.monotonic() - began < 15
+
+
+def test_who_waits_too_long_for_another_change_is_told_that_the_database_is_busy(world, start_web, database_url):
+    schedule = world.create(sync=False)
+    joint = "&" if "?" in database_url else "?"
+    process, port = start_web(DATABASE_URL=f"{database_url}{joint}options=-c%20lock_timeout%3D100ms")
+    path, key = f"/api/extensions/{world.install_id}/schedules/{schedule['id']}", f"Api-Key {world.key()}"
+    change = {"cron": "9 9 * * *"}
+
+    with transaction.atomic():
+        list(ExtensionInstall.objects.select_for_update().filter(id=world.install_id))
+        status, said = send(port, "PATCH", path, change, chunked=False, authorization=key)
+
+    busy = "The database is busy with other changes, try again soon"
+    assert (status, said["code"], said["message"]) == (503, "dependency_unavailable", busy)
+    eventually(lambda: process.says("55P03"))
+    assert send(port, "PATCH", path, change, chunked=False, authorization=key)[0] == 200
 
 
 def test_the_admin_says_so_while_the_database_is_away(start_web):
