@@ -189,8 +189,7 @@ def _stop_runs(tenant_id: UUID, *, install_id: UUID | None = None, reason: str =
     rows = ScheduleRun.objects.filter(tenant_id=tenant_id, status=RunStatus.RUNNING)
     if install_id is not None:
         rows = rows.filter(install_id=install_id)
-    # One that is being recorded ends anyway, and whoever records it may be waiting for a schedule that we have locked.
-    found = list(rows.select_for_update(skip_locked=True, of=("self",)).values_list("id", "workflow_id"))
+    found = list(rows.select_for_update(of=("self",)).values_list("id", "workflow_id"))
     asked = ScheduleRun.objects.filter(tenant_id=tenant_id, id__in=[run_id for run_id, _ in found])
     asked.filter(cancel_requested_at=None).update(cancel_requested_at=Now(), cancel_reason=reason)
     running = [workflow_id for _, workflow_id in found if workflow_id]

@@ -300,7 +300,8 @@ def delete_schedule(
 def lock_for_deletion(*, tenant_id: UUID, install_id: UUID | None = None) -> None:
     """Lock the schedules of an install, or of all installs of a tenant, before any of their runs is touched.
 
-    A claim locks its schedule and then its run; whoever deletes has to go the same way, or each waits for the other.
+    Who claims, records or ends a run locks its schedule and then the run; whoever deletes has to go the same way, or
+    each waits for the other.
     """
     rows = Schedule.objects.select_for_update().filter(tenant_id=tenant_id)
     if install_id is not None:
