@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import time
 import uuid
 
@@ -100,13 +101,29 @@ def test_a_stranger_who_sends_much_is_told_so_and_may_ask_again(world, start_web
     _, port = start_web()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     path, much = f"/api/extensions/{world.install_id}/schedules", b"x" * 8_000_000
+    sockets = set()
 
     for _ in range(2):
         connection.request("POST", path, much, {"content-type": "application/json", "authorization": "Api-Key wrong"})
+        sockets.add(connection.sock)
         answer = connection.getresponse()
         assert (answer.status, json.loads(answer.read())["code"]) == (401, "not_authenticated")
 
+    assert len(sockets) == 1, "it had to connect anew"
     connection.close()
+
+
+def test_who_announces_a_body_and_sends_none_is_answered_and_keeps_nobody_waiting(start_web):
+    _, port = start_web()
+    head = b"POST /api/extensions/x/schedules HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(8)]  # and four threads
+
+    for connection in waiting:
+        connection.sendall(head)
+    assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code == 200
+    for connection in waiting:
+        assert connection.recv(20).startswith(b"HTTP/1.1 401")
+        connection.close()
 
 
 def test_it_ends_when_told_to_although_temporal_is_away_and_much_waits_for_it(world, start_web):
