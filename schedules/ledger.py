@@ -158,16 +158,20 @@ def close_run(
         "schedule_id": slot_of[1] if slot_of else None,
         "slot": slot_of[2] if slot_of else None,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_CLOSE, values)
-        row = cursor.fetchone()
-    if row is not None:
-        ended = Ended(tenant_id=tenant_id, **dict(zip(_ENDED_COLUMNS, row, strict=True)))
-        metrics.RUNS.labels(status=ended.status, trigger=ended.trigger).inc()
-        return ended
-    run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id).defer("payload").first()
-    if run is None:
-        return None
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_CLOSE, values)
+            row = cursor.fetchone()
+        if row is not None:
+            ended = Ended(tenant_id=tenant_id, **dict(zip(_ENDED_COLUMNS, row, strict=True)))
+            metrics.RUNS.labels(status=ended.status, trigger=ended.trigger).inc()
+            return ended
+        run = ScheduleRun.objects.filter(tenant_id=tenant_id, id=run_id).defer("payload").first()
+        if run is None:
+            return None
+        if run.status not in values["from"]:
+            break
+        # It was claimed at this very moment; the next look sees that it has begun.
     return Ended(
         run_id=run.id,
         tenant_id=tenant_id,
@@ -346,8 +350,9 @@ FROM unnest(%(tenants)s::uuid[], %(schedules)s::uuid[], %(until)s::timestamptz[]
 WHERE schedule.tenant_id = account.tenant_id AND schedule.id = account.id
 """
 
-# A statement that ends a run also writes to its schedule. Everybody else locks a schedule before its runs, so these do,
-# too: the CTE `before` locks, and what updates the run must join `FIRST`, which has one row whatever there is to lock.
+# A statement that ends a run which has begun also writes to its schedule. Everybody else locks a schedule before its
+# runs, so these do, too: the CTE `before` locks, and what updates the run must join `FIRST`, which has one row whatever
+# there is to lock. A run in line has not begun, so who holds its lock already may end it.
 LOCK_SCHEDULE: Final = """
 before AS MATERIALIZED (
     SELECT s.consecutive_failures AS failures
@@ -419,6 +424,11 @@ WITH {LOCK_SCHEDULE}, closed AS (
         finished_at = clock_timestamp()
     FROM {FIRST}
     WHERE tenant_id = %(tenant_id)s AND id = %(run_id)s AND status = ANY(%(from)s) AND first.locked >= 0
+      -- One that begins while this waits for it is left alone, as its schedule is not locked.
+      AND (started_at IS NULL OR EXISTS (
+          SELECT 1 FROM schedules_schedulerun seen
+          WHERE seen.tenant_id = %(tenant_id)s AND seen.id = %(run_id)s AND seen.started_at IS NOT NULL
+      ))
     RETURNING id, tenant_id, install_id, schedule_id, trigger, status, slot, reason, error,
               started_at, finished_at
 ), added AS (

@@ -2,13 +2,14 @@
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
 
-from schedules import attempts, audit, claims, installs, services, sweep
+from schedules import attempts, audit, claims, installs, ledger, services, sweep
 from schedules.models import RunStatus, Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
 from tests.support.expressions import DAILY
@@ -45,9 +46,20 @@ class Beside:
         return self.value
 
 
+def in_a_thread(work):
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
 def somebody_waits():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        # Within a transaction the server would go on showing what it showed at the first look.
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
         return cursor.fetchone()[0] > 0
 
 
@@ -153,6 +165,55 @@ def test_slots_are_settled_while_one_of_them_is_claimed_and_ends(world, outcome)
     assert started[0].result() == {"recorded": "succeeded", "closed": "cancelled"}[outcome]
     assert rows.get().accounted_until > slot
     assert ScheduleRun.objects.get(schedule_id=schedule["id"], slot=slot).status == started[0].value
+
+
+def test_a_run_that_begins_while_it_is_ended_is_ended_with_its_schedule_locked_first(world):
+    schedule = world.create()
+    run = world.queued_run(schedule)
+    may_commit = threading.Event()
+
+    def claim_slowly():
+        with transaction.atomic():
+            claim(world, schedule, run_id=run.id)
+            claimed.set()
+            assert may_commit.wait(20)
+
+    def close():
+        assert claimed.wait(20)
+        return ledger.close_run(
+            tenant_id=world.tenant_id, run_id=run.id, status=RunStatus.CANCELLED, reason="an operator ended it"
+        )
+
+    claimed = threading.Event()
+    with transaction.atomic():
+        list(Schedule.objects.select_for_update(no_key=True).filter(id=schedule["id"]))
+        with ThreadPoolExecutor(1) as pool:
+            claiming = pool.submit(in_a_thread, claim_slowly)
+            closing = Beside(close)  # up to the run's lock, which the claim holds
+            may_commit.set()
+            claiming.result(20)
+        eventually(somebody_waits)  # and now for the schedule's
+        again = ScheduleRun(id=run.id, tenant_id=run.tenant_id, install_id=run.install_id, schedule_id=run.schedule_id)
+        again.trigger, again.slot, again.status = run.trigger, run.slot, RunStatus.QUEUED
+        ScheduleRun.objects.bulk_create([again], ignore_conflicts=True)  # as who settles slots does
+
+    ended = closing.result()
+    assert (ended.status, ended.failures) == ("cancelled", 0)
+    assert ScheduleRun.objects.get(id=run.id).finished_at is not None
+
+
+def test_an_install_goes_once_a_run_that_is_being_written_may_be_asked_to_stop(world):
+    schedule = world.create()
+    claim(world, schedule)
+    run = ScheduleRun.objects.get(schedule_id=schedule["id"])
+    with transaction.atomic():
+        ScheduleRun.objects.select_for_update().get(id=run.id)  # e.g. an attempt that another one follows
+        uninstall = Beside(
+            lambda: installs.delete_install(tenant_id=world.tenant_id, registry_id=world.registry_id, actor=ACTOR)
+        )
+
+    uninstall.result()
+    assert ScheduleRun.objects.get(id=run.id).cancel_requested_at is not None
 
 
 def test_a_tenant_goes_while_a_schedule_is_created(world):
