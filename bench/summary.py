@@ -32,7 +32,12 @@ ROWS: Final = (
     ),
     ("the same: calls that came twice", "killed_in_a_burst_", "calls_doubled", ""),
     ("the same: calls that came after more than ten seconds", "killed_in_a_burst_", "calls_late", ""),
-    ("the same: last of the calls that came after, s", "killed_in_a_burst_", "last_of_the_calls_that_came_after", "_s"),
+    (
+        "the same: last of the calls that came after, s (median)",
+        "killed_in_a_burst_",
+        "last_of_the_calls_that_came_after",
+        "_s",
+    ),
     ("a new schedule is in force after, p95, ms", "control_plane", "from_a_create_until_it_is_in_force_p95", "_ms"),
 )
 
