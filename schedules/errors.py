@@ -125,7 +125,7 @@ class RateLimited(SchedulingError):
 
 
 class DependencyUnavailable(SchedulingError):
-    """PostgreSQL, Temporal or the runner does not answer right now."""
+    """PostgreSQL, Temporal or the runner does not answer right now, or has too much to do."""
 
     code = "dependency_unavailable"
     status = 503

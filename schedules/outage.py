@@ -14,8 +14,8 @@ from django.urls import reverse
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 10
-# It is there, and gave up for the others' sake: serialization_failure, deadlock_detected, lock_not_available,
-# query_canceled (PostgreSQL's documentation, appendix A, "PostgreSQL Error Codes").
+# It is there and did not come to an end with this: serialization_failure, deadlock_detected, lock_not_available, and
+# query_canceled, which is its time limit (PostgreSQL's documentation, appendix A, "PostgreSQL Error Codes").
 _BUSY: Final = frozenset({"40001", "40P01", "55P03", "57014"})
 
 
@@ -27,7 +27,7 @@ def sqlstate_of(error: Exception) -> str | None:
 def describe(error: Exception) -> str:
     """What one may tell a client of an error that is the database's."""
     if sqlstate_of(error) in _BUSY:
-        return "The database is busy with other changes"
+        return "The database is busy"
     return "The database does not answer"
 
 

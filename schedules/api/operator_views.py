@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from schedules import (
     kill_switches,
     metrics,  # noqa: F401 - declares what is counted
+    outage,
     status,
 )
 from schedules.api import answers, errors
@@ -85,8 +86,8 @@ def status_view(request: HttpRequest) -> HttpResponse:
         return JsonResponse(errors.error_body(code, message), status=403 if known else 401)
     try:
         found = status.read_sync_status()
-    except DatabaseError:
-        body = errors.error_body("dependency_unavailable", "The database does not answer, try again soon")
+    except DatabaseError as error:
+        body = errors.error_body("dependency_unavailable", f"{outage.describe(error)}, try again soon")
         return JsonResponse(body, status=503)
     checks = status.check_readiness().checks
     passes = status.read_passes(ask_temporal=checks["temporal"] == "ok")

@@ -62,7 +62,7 @@ _ERRORS: Final = {
     413: ("The body is larger than anything there is use for.", "too_large"),
     415: ("The body is not announced as `application/json`.", "unsupported_media_type"),
     429: ("Too many calls; `Retry-After` says in how many seconds the next one fits.", "rate_limited"),
-    503: ("A dependency is away; the same request may be sent again.", "dependency_unavailable"),
+    503: ("A dependency is away or busy; the same request may be sent again.", "dependency_unavailable"),
 }
 _EVERYWHERE: Final = (400, 401, 404, 503)
 # The web server's own, before anything of ours sees the request.

@@ -1,11 +1,13 @@
-"""Small pure rules: retries, payloads, manifests, identities, endpoint selectors."""
+"""Small pure rules: retries, payloads, manifests, identities, endpoint selectors, errors of the database."""
 
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
+import psycopg
 import pytest
+from django.db import OperationalError
 
-from schedules import manifests, payloads, queries
+from schedules import manifests, outage, payloads, queries
 from schedules.policies import RetryPolicy
 from workflows import names
 
@@ -145,3 +147,22 @@ def test_a_slot_has_one_identity_whoever_computes_it():
     assert names.slot_invocation_id(schedule_id=schedule_id, slot=slot) == expected
     assert names.slot_invocation_id(schedule_id=str(schedule_id), slot=elsewhere) == expected
     assert names.request_invocation_id(schedule_id=schedule_id, request_key="a") != expected
+
+
+@pytest.mark.parametrize(
+    ("cause", "sqlstate", "words"),
+    [
+        (psycopg.errors.DeadlockDetected(), "40P01", "The database is busy"),
+        (psycopg.errors.LockNotAvailable(), "55P03", "The database is busy"),
+        (psycopg.errors.QueryCanceled(), "57014", "The database is busy"),
+        (psycopg.errors.SerializationFailure(), "40001", "The database is busy"),
+        (psycopg.errors.AdminShutdown(), "57P01", "The database does not answer"),
+        (psycopg.OperationalError("connection refused"), None, "The database does not answer"),
+        (None, None, "The database does not answer"),
+    ],
+)
+def test_what_is_said_of_an_error_of_the_database(cause, sqlstate, words):
+    error = OperationalError("with a value of some row")
+    error.__cause__ = cause
+
+    assert (outage.sqlstate_of(error), outage.describe(error)) == (sqlstate, words)

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError
 
-from schedules import comparison, sweep
+from schedules import comparison, outage, sweep
 from schedules.background import PushOutcome
 from schedules.comparison import SIGHTING_GAP, Comparison
 from schedules.errors import SchedulingError
@@ -45,7 +45,7 @@ class Command(BaseCommand):
             unsynced = sweep.count_unsynced() if options["dry_run"] else self._sweep()
             found = self._compare(force=options["force"], dry_run=options["dry_run"])
         except OperationalError as error:
-            raise CommandError("The database does not answer") from error
+            raise CommandError(outage.describe(error)) from error
         self._row("still unsynced", unsynced)
         if found is None:
             raise SystemExit(1)
