@@ -6,7 +6,6 @@ import email.policy
 import ipaddress
 import json
 import threading
-import uuid
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,39 +14,22 @@ from aiosmtpd.controller import Controller
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from scheduler_project import embedded
-from schedules import attempts, audit, claims, delivery, notifications
+from schedules import audit, delivery, notifications
 from schedules.errors import InvalidFields
 from schedules.models import AuditEvent, Notification, Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
+from tests.support.attempts import SUCCESS, claim, claim_slot, record
 from tests.support.fake_runner import answers
 from tests.support.waiting import eventually
 
 ACTOR = audit.Actor(audit.Source.COMMAND, "test")
 EVERYTHING = ["failure", "recovery", "auto_pause", "missed"]
 FAILURE = Answer(outcome=AttemptOutcome.FAILED, http_status=200, envelope_status=404, error="no such report")
-SUCCESS = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200)
 
 
 def run(world, schedule, answer):
     """One run of the schedule with this answer, as the worker would write it."""
-    return finish(take(world, schedule), answer)
-
-
-def finish(taken, answer):
-    now = datetime.now(UTC)
-    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
-
-
-def take(world, schedule):
-    return claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=uuid.uuid4(),
-        trigger="run_now",
-        slot=datetime.now(UTC),
-        workflow_id=f"workflow {uuid.uuid4()}",
-        workflow_run_id="run",
-    )
+    return record(claim(world, schedule), answer)
 
 
 def test_failures_in_a_row_disable_the_schedule(world):
@@ -99,15 +81,7 @@ def test_a_dangling_endpoint_disables_at_once(world):
     )
     Schedule.objects.filter(id=schedule["id"]).update(endpoint=None)
 
-    claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=uuid.uuid4(),
-        trigger="schedule",
-        slot=slot,
-        workflow_id="w",
-        workflow_run_id="r",
-    )  # before the schedule's grid is known
+    claim_slot(world, schedule, slot)  # before the schedule's grid is known
     row = Schedule.objects.get(id=schedule["id"])
     (ran,) = ScheduleRun.objects.filter(schedule_id=schedule["id"])
     assert (ran.status, ran.reason) == ("skipped_disabled", "its endpoint does not exist in the installed version")
@@ -135,9 +109,9 @@ def test_a_recovery_is_told_of_where_runs_overlap(world):
     notifications.create_channel(
         tenant_id=world.tenant_id, kind="email", target="ops@example.com", events=EVERYTHING, actor=ACTOR
     )
-    first, second = take(world, schedule), take(world, schedule)
-    finish(first, FAILURE)
-    finish(second, SUCCESS)
+    first, second = claim(world, schedule), claim(world, schedule)
+    record(first, FAILURE)
+    record(second, SUCCESS)
 
     told = Notification.objects.filter(tenant_id=world.tenant_id).order_by("created_at")
     assert [message.event for message in told] == ["failure", "recovery"]

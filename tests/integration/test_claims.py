@@ -8,33 +8,11 @@ import psycopg
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from schedules import attempts, claims, metrics
+from schedules import metrics
 from schedules.models import Schedule, ScheduleRun
 from schedules.runner import Answer, AttemptOutcome
+from tests.support.attempts import claim, record
 from workflows import names
-
-
-def claim(world, schedule_id, *, slot=None, trigger="run_now", invocation_id=None):
-    slot = slot or datetime.now(UTC).replace(microsecond=0)
-    if invocation_id is None and trigger == "schedule":
-        invocation_id = names.slot_invocation_id(schedule_id=schedule_id, slot=slot)
-    return claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(str(schedule_id)),
-        invocation_id=invocation_id or uuid.uuid4(),
-        trigger=trigger,
-        slot=slot,
-        workflow_id="workflow",
-        workflow_run_id="run",
-    )
-
-
-SUCCESS = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200, response_bytes=2)
-
-
-def record(taken, answer=SUCCESS):
-    now = datetime.now(UTC)
-    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
 
 
 def test_a_successful_run_costs_two_statements(world):
@@ -43,7 +21,7 @@ def test_a_successful_run_costs_two_statements(world):
     with CaptureQueriesContext(
         connection,
     ) as statements:
-        taken = claim(world, schedule["id"])
+        taken = claim(world, schedule)
         record(taken)
 
     assert len(statements) == 2
@@ -64,7 +42,7 @@ def test_a_late_slot_is_recorded_as_missed(world):
     slot = this_minute(minutes=6)
     schedule = due_at(world, slot)
 
-    taken = claim(world, schedule["id"], slot=slot, trigger="schedule")
+    taken = claim(world, schedule, slot=slot, trigger="schedule")
 
     assert taken.status == "missed"
     assert taken.invocation is None
@@ -75,10 +53,10 @@ def test_a_slot_of_a_disabled_schedule_or_install_is_recorded_as_skipped(world):
     slot = this_minute()
     schedule, other = due_at(world, slot), due_at(world, slot)
     world.change(schedule, enabled=False)
-    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "skipped_disabled"
+    assert claim(world, schedule, slot=slot, trigger="schedule").status == "skipped_disabled"
 
     world.put_install(is_enabled=False)
-    taken = claim(world, other["id"], slot=slot, trigger="schedule")
+    taken = claim(world, other, slot=slot, trigger="schedule")
     assert (taken.status, taken.reason) == ("skipped_disabled", "the extension was disabled")
 
 
@@ -87,33 +65,33 @@ def test_a_fire_that_is_no_slot_leaves_no_run_and_is_counted(world):
     schedule = due_at(world, slot)
     before = metrics.OFF_GRID_FIRES._value.get()
 
-    off = claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule")
+    off = claim(world, schedule, slot=slot - timedelta(minutes=1), trigger="schedule")
 
     assert (off.status, off.reason) == ("", "the schedule is not due at this time")
     assert not ScheduleRun.objects.filter(schedule_id=schedule["id"]).exists()
     assert metrics.OFF_GRID_FIRES._value.get() == before + 1
-    assert claim(world, schedule["id"], slot=slot, trigger="schedule").status == "running"
+    assert claim(world, schedule, slot=slot, trigger="schedule").status == "running"
 
 
 def test_the_claim_goes_by_the_schedule_as_it_is_and_not_as_it_was_known(world):
     slot = this_minute()
     schedule = due_at(world, slot)
-    assert claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule").status == ""
+    assert claim(world, schedule, slot=slot - timedelta(minutes=1), trigger="schedule").status == ""
 
     later = slot + timedelta(minutes=30)
     world.change(schedule, cron=f"{later.minute} {later.hour} * * *")
 
-    assert claim(world, schedule["id"], slot=slot + timedelta(days=1), trigger="schedule").status == ""
-    assert claim(world, schedule["id"], slot=later, trigger="schedule").status == "running"
+    assert claim(world, schedule, slot=slot + timedelta(days=1), trigger="schedule").status == ""
+    assert claim(world, schedule, slot=later, trigger="schedule").status == "running"
 
 
 def test_a_scheduled_run_costs_two_statements_once_its_schedule_is_known(world):
     slot = this_minute()
     schedule = due_at(world, slot)
-    claim(world, schedule["id"], slot=slot - timedelta(minutes=1), trigger="schedule")
+    claim(world, schedule, slot=slot - timedelta(minutes=1), trigger="schedule")
 
     with CaptureQueriesContext(connection) as statements:
-        record(claim(world, schedule["id"], slot=slot, trigger="schedule"))
+        record(claim(world, schedule, slot=slot, trigger="schedule"))
 
     assert len(statements) == 2
 
@@ -122,10 +100,10 @@ def test_a_run_goes_on_after_an_edit_took_its_slot_off_the_grid(world):
     slot = this_minute()
     schedule = due_at(world, slot)
     identity = names.slot_invocation_id(schedule_id=schedule["id"], slot=slot)
-    claim(world, schedule["id"], slot=slot, trigger="schedule", invocation_id=identity)
+    claim(world, schedule, slot=slot, trigger="schedule", run_id=identity)
     world.change(schedule, cron=f"{(slot.minute + 30) % 60} {slot.hour} * * *")
 
-    again = claim(world, schedule["id"], slot=slot, trigger="schedule", invocation_id=identity)
+    again = claim(world, schedule, slot=slot, trigger="schedule", run_id=identity)
 
     assert again.invocation.attempt == 2
 
@@ -133,12 +111,12 @@ def test_a_run_goes_on_after_an_edit_took_its_slot_off_the_grid(world):
 def test_a_dead_attempt_is_taken_over_as_it_began(world):
     schedule = world.create(payload={"n": 1})
     invocation_id = uuid.uuid4()
-    first = claim(world, schedule["id"], invocation_id=invocation_id)
+    first = claim(world, schedule, run_id=invocation_id)
     world.publish("2.0.0", content_hash="b" * 64)
     world.put_install(version="2.0.0")
     world.api("PATCH", f"schedules/{schedule['id']}", {"payload": {"n": 2}}, expect=200)
 
-    second = claim(world, schedule["id"], invocation_id=invocation_id)
+    second = claim(world, schedule, run_id=invocation_id)
 
     assert second.invocation.attempt == 2
     assert second.invocation.idempotency_key == first.invocation.idempotency_key
@@ -150,8 +128,8 @@ def test_a_dead_attempt_is_taken_over_as_it_began(world):
 def test_the_late_answer_of_an_attempt_that_was_taken_over_writes_nothing(world):
     schedule = world.create()
     invocation_id = uuid.uuid4()
-    first = claim(world, schedule["id"], invocation_id=invocation_id)
-    second = claim(world, schedule["id"], invocation_id=invocation_id)
+    first = claim(world, schedule, run_id=invocation_id)
+    second = claim(world, schedule, run_id=invocation_id)
 
     assert record(first).retry_in_seconds is not None
     assert ScheduleRun.objects.get(id=invocation_id).status == "running"
@@ -162,7 +140,7 @@ def test_the_late_answer_of_an_attempt_that_was_taken_over_writes_nothing(world)
 
 def test_a_failure_recorded_twice_counts_once(world):
     schedule = world.create()
-    taken = claim(world, schedule["id"])
+    taken = claim(world, schedule)
     busy = Answer(
         outcome=AttemptOutcome.FAILED, retryable=True, http_status=200, envelope_status=503, retry_after_seconds=120
     )
@@ -178,18 +156,18 @@ def test_a_failure_recorded_twice_counts_once(world):
 def test_a_run_whose_attempts_leave_no_trace_is_given_up(world):
     schedule, invocation_id = world.create(), uuid.uuid4()
     for _ in range(10):
-        assert claim(world, schedule["id"], invocation_id=invocation_id).invocation is not None
+        assert claim(world, schedule, run_id=invocation_id).invocation is not None
 
-    assert claim(world, schedule["id"], invocation_id=invocation_id).status == "failed"
-    assert claim(world, schedule["id"]).status == "running"
+    assert claim(world, schedule, run_id=invocation_id).status == "failed"
+    assert claim(world, schedule).status == "running"
 
 
 def test_a_finished_run_is_not_run_again(world):
     schedule = world.create()
     invocation_id = uuid.uuid4()
-    record(claim(world, schedule["id"], invocation_id=invocation_id))
+    record(claim(world, schedule, run_id=invocation_id))
 
-    again = claim(world, schedule["id"], invocation_id=invocation_id)
+    again = claim(world, schedule, run_id=invocation_id)
 
     assert again.status == "succeeded"
     assert again.invocation is None
@@ -197,7 +175,7 @@ def test_a_finished_run_is_not_run_again(world):
 
 def test_a_run_of_a_deleted_schedule_ends_and_stays_readable(world):
     schedule = world.create()
-    assert claim(world, uuid.uuid4()).status == ""
+    assert claim(world, {"id": uuid.uuid4()}).status == ""
     run_id = uuid.uuid4()
     ScheduleRun.objects.create(
         id=run_id,
@@ -210,7 +188,7 @@ def test_a_run_of_a_deleted_schedule_ends_and_stays_readable(world):
     )
     world.api("DELETE", f"schedules/{schedule['id']}", expect=204)
 
-    assert claim(world, schedule["id"], trigger="run_now", invocation_id=run_id).status == "cancelled"
+    assert claim(world, schedule, trigger="run_now", run_id=run_id).status == "cancelled"
     run = world.api("GET", f"runs/{run_id}", expect=200)
     assert run["reason"] == "the schedule was deleted"
 
@@ -219,7 +197,7 @@ def test_runs_are_listed_newest_first_and_page_by_page(world):
     schedule = world.create()
     start = datetime.now(UTC).replace(microsecond=0)
     for number in range(5):
-        record(claim(world, schedule["id"], slot=start + timedelta(seconds=number)))
+        record(claim(world, schedule, slot=start + timedelta(seconds=number)))
 
     first = world.api("GET", f"schedules/{schedule['id']}/runs?page_size=3", expect=200)
     assert len(first["results"]) == 3
@@ -236,7 +214,7 @@ def test_an_error_text_never_breaks_the_record(world):
         outcome=AttemptOutcome.FAILED, http_status=200, envelope_status=404, error="x" * 1024, response_bytes=1
     )
 
-    assert record(claim(world, schedule["id"]), answer).status == "failed"
+    assert record(claim(world, schedule), answer).status == "failed"
     assert Schedule.objects.get(id=schedule["id"]).last_error == "x" * 1024
     assert json.dumps(world.api("GET", f"schedules/{schedule['id']}"))
 
@@ -258,11 +236,11 @@ def test_a_claim_during_an_upgrade_goes_by_what_was_before_it_and_waits_for_noth
             "WHERE version = '2.0.0' AND extension_id = %s) WHERE id = %s",
             [world.registry_id, world.install_id],
         )
-        before = claim(world, schedule["id"])
+        before = claim(world, schedule)
         upgrade.commit()
     record(before)
 
-    after = claim(world, schedule["id"])
+    after = claim(world, schedule)
 
     assert before.invocation.content_hash == "a" * 64
     assert after.invocation.content_hash == "b" * 64
@@ -272,9 +250,9 @@ def test_a_claim_during_an_upgrade_goes_by_what_was_before_it_and_waits_for_noth
 def attempt_earlier(world, schedule, *, started, answer):
     """A run that started some time ago, failed once, and is up for its next attempt."""
     invocation_id = uuid.uuid4()
-    record(claim(world, schedule["id"], invocation_id=invocation_id), answer)
+    record(claim(world, schedule, run_id=invocation_id), answer)
     ScheduleRun.objects.filter(id=invocation_id).update(started_at=datetime.now(UTC) - started)
-    return claim(world, schedule["id"], invocation_id=invocation_id)
+    return claim(world, schedule, run_id=invocation_id)
 
 
 BUSY = Answer(outcome=AttemptOutcome.FAILED, retryable=True, http_status=200, envelope_status=503)
@@ -298,15 +276,15 @@ def test_no_attempt_begins_after_the_next_slot(world):
 
 def test_an_attempt_whose_outcome_nobody_knows_is_repeated_whenever(world):
     schedule, invocation_id = world.create(), uuid.uuid4()
-    claim(world, schedule["id"], invocation_id=invocation_id)
+    claim(world, schedule, run_id=invocation_id)
     ScheduleRun.objects.filter(id=invocation_id).update(started_at=datetime.now(UTC) - timedelta(hours=3))
 
-    assert claim(world, schedule["id"], invocation_id=invocation_id).invocation.attempt == 2
+    assert claim(world, schedule, run_id=invocation_id).invocation.attempt == 2
 
 
 def test_runs_that_began_while_overlap_was_allowed_keep_later_ones_out(world):
     schedule = world.create(overlap_policy="allow")
-    claim(world, schedule["id"])
+    claim(world, schedule)
     world.api("PATCH", f"schedules/{schedule['id']}", {"overlap_policy": "skip"}, expect=200)
 
-    assert claim(world, schedule["id"]).status == "skipped_overlap"
+    assert claim(world, schedule).status == "skipped_overlap"

@@ -10,11 +10,11 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from schedules import claims, convergence
+from schedules import convergence
 from schedules.models import AuditEvent, KillSwitch, ScheduleRun
+from tests.support.attempts import claim_slot
 from tests.support.fake_runner import answers, hangs
 from tests.support.waiting import eventually
-from workflows import names
 
 
 @pytest.fixture
@@ -189,15 +189,7 @@ def test_a_slot_that_comes_meanwhile_has_a_run_that_says_so(switched):
     switched.owe_since(schedule, slot - timedelta(seconds=1))
     command("engage", "tenant", str(switched.tenant_id), reason="tests")
 
-    claim = claims.claim(
-        tenant_id=switched.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=names.slot_invocation_id(schedule_id=schedule["id"], slot=slot),
-        trigger="schedule",
-        slot=slot,
-        workflow_id="w",
-        workflow_run_id="r",
-    )
+    claim = claim_slot(switched, schedule, slot)
 
     assert (claim.status, claim.reason) == ("skipped_disabled", "stopped by an operator: tests")
     run = next(run for run in switched.runs(schedule) if run.slot == slot)

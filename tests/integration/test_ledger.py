@@ -1,15 +1,15 @@
 """Every due slot of an enabled schedule has exactly one row, whatever the engine delivered and whoever edited it."""
 
 import subprocess
-import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
 
 from scheduler_project import embedded
-from schedules import claims, cron, ledger, sweep
+from schedules import cron, ledger, sweep
 from schedules.models import Schedule, ScheduleRun
+from tests.support.attempts import claim_slot
 from tests.support.waiting import eventually
 from workflows import names
 
@@ -41,18 +41,6 @@ def slots_due_by(act, *, since):
 
 def statuses(world, schedule):
     return [run.status for run in world.runs(schedule, trigger="schedule")]
-
-
-def claim_slot(world, schedule, slot):
-    return claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=names.slot_invocation_id(schedule_id=schedule["id"], slot=slot),
-        trigger="schedule",
-        slot=slot,
-        workflow_id="workflow",
-        workflow_run_id="run",
-    )
 
 
 @pytest.mark.usefixtures("nobody_works")
@@ -213,15 +201,7 @@ def test_two_workflows_of_one_slot_run_it_once(world):
     first = claim_slot(world, schedule, slot)
     assert first.invocation is not None
 
-    second = claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=first.invocation.invocation_id,
-        trigger="schedule",
-        slot=slot,
-        workflow_id="another workflow",
-        workflow_run_id="run",
-    )
+    second = claim_slot(world, schedule, slot, workflow_id="another workflow")
 
     assert (second.status, second.invocation) == ("running", None)
     assert ScheduleRun.objects.get(id=first.invocation.invocation_id).attempts == 1

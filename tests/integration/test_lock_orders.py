@@ -2,19 +2,17 @@
 
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
 
-from schedules import attempts, audit, claims, installs, ledger, services, sweep
+from schedules import attempts, audit, installs, ledger, services, sweep
 from schedules.models import RunStatus, Schedule, ScheduleRun
-from schedules.runner import Answer, AttemptOutcome
+from tests.support.attempts import claim, claim_slot, record
 from tests.support.expressions import DAILY
 from tests.support.waiting import eventually
-from workflows import names
 
 ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
 
@@ -22,12 +20,13 @@ ACTOR = audit.Actor(audit.Source.SYSTEM, "tests")
 class Beside:
     """Work in a thread of its own; its failure is raised by `result`."""
 
-    def __init__(self, work):
+    def __init__(self, work, *, has_come=None):
+        """Return once it ``has_come`` as far as it is to; that is its end, or a lock that somebody holds."""
         self.work, self.value, self.error = work, None, None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
-        # Until it has come as far as it can: to its end, or to a lock that somebody holds.
-        eventually(lambda: not self.thread.is_alive() or somebody_waits())
+        has_come = has_come or somebody_waits
+        eventually(lambda: not self.thread.is_alive() or has_come())
 
     def _run(self):
         try:
@@ -44,13 +43,6 @@ class Beside:
         if self.error is not None:
             raise self.error
         return self.value
-
-
-def in_a_thread(work):
-    try:
-        return work()
-    finally:
-        connection.close()
 
 
 def somebody_waits():
@@ -77,24 +69,6 @@ def beside(statement, work):
     with connection.execute_wrapper(before):
         yield started
     assert started, f"no statement began with {statement}"
-
-
-def claim(world, schedule, *, run_id=None, trigger="run_now", slot=None):
-    return claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=run_id or uuid.uuid4(),
-        trigger=trigger,
-        slot=slot or datetime.now(UTC),
-        workflow_id="w",
-        workflow_run_id="r",
-    )
-
-
-def record(taken):
-    now = datetime.now(UTC)
-    answer = Answer(outcome=AttemptOutcome.SUCCEEDED, http_status=200, envelope_status=200)
-    return attempts.record_attempt(claim=taken, answer=answer, started_at=now, finished_at=now)
 
 
 def test_a_schedule_is_deleted_while_a_run_in_its_line_is_claimed(world):
@@ -146,31 +120,31 @@ def test_an_install_goes_while_a_run_is_recorded(world):
 def test_slots_are_settled_while_one_of_them_is_claimed_and_ends(world, outcome):
     slot = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2)
     schedule = world.create(cron=f"{slot.minute} {slot.hour} * * *", timezone="UTC")
-    rows = Schedule.objects.filter(id=schedule["id"])
-    rows.update(accounted_until=slot - timedelta(minutes=1), next_slot_at=slot)
+    world.owe_since(schedule, slot - timedelta(minutes=1))
 
     def claim_and_end():
-        run_id = names.slot_invocation_id(schedule_id=uuid.UUID(schedule["id"]), slot=slot)
-        taken = claim(world, schedule, run_id=run_id, trigger="schedule", slot=slot)
+        taken = claim_slot(world, schedule, slot)
         if outcome == "recorded":
             return record(taken).status
-        closed = attempts.close_run(
-            tenant_id=world.tenant_id, run_id=run_id, status=RunStatus.CANCELLED, reason="its workflow was terminated"
-        )
-        return closed.status
+        return attempts.close_run(
+            tenant_id=world.tenant_id,
+            run_id=taken.invocation.invocation_id,
+            status=RunStatus.CANCELLED,
+            reason="its workflow was terminated",
+        ).status
 
     with beside('INSERT INTO "schedules_schedulerun"', claim_and_end) as started:
         sweep.settle_due()
 
     assert started[0].result() == {"recorded": "succeeded", "closed": "cancelled"}[outcome]
-    assert rows.get().accounted_until > slot
+    assert Schedule.objects.get(id=schedule["id"]).accounted_until > slot
     assert ScheduleRun.objects.get(schedule_id=schedule["id"], slot=slot).status == started[0].value
 
 
 def test_a_run_that_begins_while_it_is_ended_is_ended_with_its_schedule_locked_first(world):
     schedule = world.create()
     run = world.queued_run(schedule)
-    may_commit = threading.Event()
+    claimed, may_commit = threading.Event(), threading.Event()
 
     def claim_slowly():
         with transaction.atomic():
@@ -179,19 +153,16 @@ def test_a_run_that_begins_while_it_is_ended_is_ended_with_its_schedule_locked_f
             assert may_commit.wait(20)
 
     def close():
-        assert claimed.wait(20)
         return ledger.close_run(
             tenant_id=world.tenant_id, run_id=run.id, status=RunStatus.CANCELLED, reason="an operator ended it"
         )
 
-    claimed = threading.Event()
     with transaction.atomic():
         list(Schedule.objects.select_for_update(no_key=True).filter(id=schedule["id"]))
-        with ThreadPoolExecutor(1) as pool:
-            claiming = pool.submit(in_a_thread, claim_slowly)
-            closing = Beside(close)  # up to the run's lock, which the claim holds
-            may_commit.set()
-            claiming.result(20)
+        claiming = Beside(claim_slowly, has_come=claimed.is_set)
+        closing = Beside(close)  # up to the run's lock, which the claim holds
+        may_commit.set()
+        claiming.result()
         eventually(somebody_waits)  # and now for the schedule's
         again = ScheduleRun(id=run.id, tenant_id=run.tenant_id, install_id=run.install_id, schedule_id=run.schedule_id)
         again.trigger, again.slot, again.status = run.trigger, run.slot, RunStatus.QUEUED

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from schedules import claims, ledger
+from schedules import ledger
 from schedules.models import RunStatus, ScheduleRun
+from tests.support.attempts import claim_slot
 from tests.support.fake_runner import answers, hangs
 from tests.support.waiting import eventually
-from workflows import names
 
 
 @pytest.fixture
@@ -73,18 +73,6 @@ def test_cancel_running_aborts_the_older_one_and_then_runs(world, worker, fake_r
     assert first["blocked_by"] == second["id"]
     assert second["status"] == "succeeded"
     assert second["started_at"] >= first["finished_at"]
-
-
-def claim_slot(world, schedule, slot):
-    return claims.claim(
-        tenant_id=world.tenant_id,
-        schedule_id=uuid.UUID(schedule["id"]),
-        invocation_id=names.slot_invocation_id(schedule_id=schedule["id"], slot=slot),
-        trigger="schedule",
-        slot=slot,
-        workflow_id=f"workflow of {slot}",
-        workflow_run_id="run",
-    )
 
 
 @pytest.mark.usefixtures("nobody_works")
