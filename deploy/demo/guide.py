@@ -44,7 +44,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
     django.setup()
     web_url = f"http://127.0.0.1:{os.environ['DEMO_PORT']}"
-    _wait_until_up(web_url, stopping)
+    _wait_until_up(stopping)
     if stopping.is_set():
         return
     _register(web_url)
@@ -60,12 +60,11 @@ def main() -> None:
     os._exit(0)
 
 
-def _wait_until_up(web_url: str, stopping: threading.Event) -> None:
+def _wait_until_up(stopping: threading.Event) -> None:
     from schedules import system_schedules  # needs the app registry
     from schedules.errors import SchedulingError
 
     embedded.wait_for_web(int(os.environ["DEMO_PORT"]), patience_seconds=PATIENCE_SECONDS)
-    httpx.get(f"{web_url}/admin/login/", timeout=PATIENCE_SECONDS).raise_for_status()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not stopping.is_set():
         try:
